@@ -1,0 +1,72 @@
+"""Augmentation of training images only: the paper's rotations and flips, and scanner changes.
+
+Rotations and flips are the paper's. Scale, stain, brightness, resolution, blur and noise are
+ours: the sources differ in microscope and laboratory, and a network must not read the source
+instead of the cell.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ROTATION = 180.0  # degrees either way
+SCALE = (0.85, 1.18)
+SHIFT = 0.06  # of the input's side
+STAIN = 0.18  # standard deviation of log gain per channel, in optical density
+LOW_RESOLUTION = 0.3  # share of images degraded to another microscope's resolution
+LOW_RESOLUTION_SIDE = (44, 110)  # px across the input; the low-magnification source has 62
+
+
+def augment(canvas: NDArray[np.uint8], size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """One random view of a whole-image canvas: uint8 (side, side, 3) to (size, size, 3)."""
+    view = _place(canvas, size, rng)
+    if rng.random() < LOW_RESOLUTION:
+        view = _degrade(view, size, rng)
+    return _restain(view, rng)
+
+
+def _place(canvas: NDArray[np.uint8], size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    middle = canvas.shape[0] / 2
+    matrix = cv2.getRotationMatrix2D(
+        (middle, middle), rng.uniform(-ROTATION, ROTATION), rng.uniform(*SCALE)
+    )
+    matrix[:, 2] += size / 2 - middle + rng.uniform(-SHIFT, SHIFT, 2) * size
+    view = cv2.warpAffine(
+        canvas, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    )
+    flips = rng.integers(4)
+    if flips & 1:
+        view = view[:, ::-1]
+    if flips & 2:
+        view = view[::-1]
+    return np.ascontiguousarray(view, dtype=np.uint8)
+
+
+def _degrade(view: NDArray[np.uint8], size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    side = int(rng.uniform(*LOW_RESOLUTION_SIDE))
+    if side >= size:
+        return np.asarray(cv2.GaussianBlur(view, (0, 0), rng.uniform(0.3, 1.2)), dtype=np.uint8)
+    small = cv2.resize(view, (side, side), interpolation=cv2.INTER_AREA)
+    quality = int(rng.uniform(40, 95))
+    _, packed = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    small = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _restain(view: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Beer-Lambert: light = background * 10^-(stain amount), so gain and offset act on the log."""
+    gain = np.exp(rng.normal(0, STAIN, 3) + rng.normal(0, STAIN))
+    background = rng.uniform(0.85, 1.1) * np.exp(rng.normal(0, 0.04, 3))
+    levels = np.arange(256) / 255
+    table = (levels[:, None] ** gain * background * 255).clip(0, 255).astype(np.uint8)
+    stained = cv2.LUT(view, table.reshape(256, 1, 3))
+    if rng.random() < 0.3:
+        noise = rng.normal(0, rng.uniform(2, 8), stained.shape)
+        stained = (stained + noise).clip(0, 255)
+    return np.asarray(stained, dtype=np.uint8)

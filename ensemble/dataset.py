@@ -1,0 +1,125 @@
+"""Labelled cells: the manifest, what each label teaches, and augmented batches for training."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble import images
+from smearwatch.taxonomy import CLASSES, CellClass, Kind, export_class
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_INDEX = {cell_class: index for index, cell_class in enumerate(CLASSES)}
+_COLUMNS = {"path", "label", "export_class", "source", "patient", "split"}
+
+
+@dataclass(frozen=True)
+class LabelledCell:
+    """One image of a manifest. `cell_class` is None where it is none of the twelve."""
+
+    path: Path
+    cell_class: CellClass | None
+    is_leukocyte: bool
+    source: str
+    patient: str
+    diagnosis: str
+    split: str
+
+
+def read_manifest(manifest: Path) -> list[LabelledCell]:
+    """Read a manifest CSV; rows without a label or marked unreadable are left out.
+
+    `benign_lymphoid` teaches lymphocyte: the counterexample to "low resolution means lymphoblast".
+    `other` teaches "no leukocyte", except white cells outside the twelve (promonocytes, plasma
+    cells), which teach only that they are leukocytes.
+
+    Raises:
+        ValueError: a column is missing, or a label is unknown; the message names it.
+    """
+    with manifest.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not _COLUMNS <= rows[0].keys():
+        missing = ", ".join(sorted(_COLUMNS - (rows[0].keys() if rows else set())))
+        raise ValueError(f"{manifest}: columns missing: {missing}")
+    return [
+        _labelled(row, manifest)
+        for row in rows
+        if row["label"] and row.get("readable", "1") == "1"
+    ]
+
+
+def _labelled(row: dict[str, str], manifest: Path) -> LabelledCell:
+    label = row["label"]
+    if label == "other":
+        cell_class = None
+    elif label == "benign_lymphoid":
+        cell_class = CellClass.LYMPHOCYTE
+    elif label in _INDEX:
+        cell_class = CellClass(label)
+    else:
+        raise ValueError(f"{manifest}: unknown label {label!r} for {row['path']}")
+    kind = export_class(row["export_class"]).kind
+    return LabelledCell(
+        path=manifest.parent / row["path"],
+        cell_class=cell_class,
+        is_leukocyte=cell_class is not None or kind is Kind.OTHER_LEUKOCYTE,
+        source=row["source"],
+        patient=row["patient"],
+        diagnosis=row.get("diagnosis", ""),
+        split=row["split"],
+    )
+
+
+def fingerprint(cells: Sequence[LabelledCell]) -> str:
+    """SHA-256 over every image's bytes and label: which data trained a model."""
+    digest = hashlib.sha256()
+    for cell in cells:
+        digest.update(cell.path.read_bytes())
+        digest.update(f"{cell.cell_class}|{cell.is_leukocyte}|{cell.split}".encode())
+    return digest.hexdigest()
+
+
+def load_canvases(cells: Sequence[LabelledCell], size: int) -> NDArray[np.uint8]:
+    """Decode all cells once: uint8 (N, side, side, 3) with side = 4/3 * size."""
+
+    def load(cell: LabelledCell) -> NDArray[np.uint8]:
+        return images.canvas(images.read(cell.path), size)
+
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(load, cells)))
+
+
+def targets(cells: Sequence[LabelledCell]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Targets and sample weights for both heads: {"cell": (N, 12), "leukocyte": (N, 1)}.
+
+    A cell outside the twelve has weight 0 for the class head.
+    """
+    cell = np.zeros((len(cells), len(CLASSES)), np.float32)
+    for row, labelled in enumerate(cells):
+        if labelled.cell_class is not None:
+            cell[row, _INDEX[labelled.cell_class]] = 1
+    leukocyte = np.array([[c.is_leukocyte] for c in cells], np.float32)
+    weights = {"cell": cell.sum(axis=1), "leukocyte": np.ones(len(cells), np.float32)}
+    return {"cell": cell, "leukocyte": leukocyte}, weights
+
+
+def sampling_weights(cells: Sequence[LabelledCell]) -> NDArray[np.float64]:
+    """Probability of each cell in an epoch: one over the square root of its class' frequency.
+
+    Half-way between the natural and the balanced distribution, so that 100 metamyelocytes count
+    beside 2,000 lymphoblasts without being seen twenty times as often.
+    """
+    counts = Counter((c.cell_class, c.source) for c in cells)
+    weights = np.array([counts[c.cell_class, c.source] ** -0.5 for c in cells])
+    normalised: NDArray[np.float64] = weights / weights.sum()
+    return normalised

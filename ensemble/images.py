@@ -1,0 +1,94 @@
+"""From a file on the share to the pixels a network sees.
+
+Preprocessing version 1: centre square, the whole cell image resized to `4/3 * size` px (256 px at
+the default 192, the paper's smaller size), and of that the central `size` px. A leukocyte fills
+the middle of its image; the rim is red cells of its neighbours (docs/decisions/0004).
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PREPROCESSING_VERSION = 1
+CANVAS_PER_INPUT = 4 / 3  # resized whole image / the part a network sees, in px
+MAX_SIDE = 1024  # px; single-cell images are 80 to 480, an overview is 2900
+MAX_BYTES = 20 * 1024 * 1024
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF")  # decided by content, whatever the suffix says
+
+
+class ImageRejected(Exception):
+    """A file that is no single-cell image; `code` says why, the text says what to do."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode one cell image to RGB, refusing what could never be one before its pixels are read.
+
+    Raises:
+        ImageRejected: code `empty`, `oversized`, `unreadable` or `truncated`.
+    """
+    if not data:
+        raise ImageRejected("empty", "the file has no bytes; export the cell again")
+    if len(data) > MAX_BYTES:
+        raise ImageRejected("oversized", f"the file is over {MAX_BYTES >> 20} MiB; no cell image")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if max(image.size) > MAX_SIDE:
+                width, height = image.size
+                raise ImageRejected(
+                    "oversized", f"{width} x {height} px: an overview or a scan, not one cell"
+                )
+            image.load()
+            return image.convert("RGB")
+    except ImageRejected:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageRejected("oversized", "an image far too large for one cell") from error
+    except UnidentifiedImageError as error:
+        raise ImageRejected("unreadable", "not an image; remove it or export it again") from error
+    except Exception as error:  # Pillow's decoders raise many kinds on hostile bytes
+        code = "truncated" if "truncated" in str(error).lower() else "unreadable"
+        raise ImageRejected(code, "the image is damaged; export the cell again") from error
+
+
+def canvas(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """The whole image as a square of `4/3 * size` px, uint8 (side, side, 3): training's source."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    target = round(size * CANVAS_PER_INPUT)
+    box = (left, top, left + side, top + side)
+    resized = image.resize((target, target), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def network_input(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """What a network sees of `image`: uint8 (size, size, 3), the centre of the canvas."""
+    whole = canvas(image, size)
+    margin = (whole.shape[0] - size) // 2
+    return whole[margin : margin + size, margin : margin + size]
+
+
+def read(path: Path) -> Image.Image:
+    """Read and decode one file.
+
+    Raises:
+        ImageRejected: as `decode`, or `unreadable` where the share will not give the bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ImageRejected("unreadable", f"cannot be read: {reason}") from error
+    return decode(data)

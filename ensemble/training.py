@@ -1,0 +1,249 @@
+"""The paper's recipe: Adam 5e-4, batches of 32, shuffled, early stopping, best-weights checkpoint,
+ReduceLROnPlateau; a member after a member, small images first.
+
+A run is a folder. Everything that continuing needs is in it, written whole or not at all, so a
+run killed at any moment goes on from its last finished epoch:
+
+    run.json                      settings, data fingerprint
+    <member>/<size>/last.keras    network and optimizer after the newest epoch
+    <member>/<size>/best.keras    network of the best epoch so far
+    <member>/<size>/epochs.jsonl  one line of metrics an epoch
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+from ensemble import inheritance, networks
+from ensemble.augmentation import augment
+from ensemble.dataset import (
+    LabelledCell,
+    fingerprint,
+    load_canvases,
+    sampling_weights,
+    targets,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One input size and how long to stay at it at most."""
+
+    size: int  # px
+    epochs: int
+    learning_rate: float = 5e-4
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a run; the defaults are the paper's where the paper names one."""
+
+    stages: dict[str, tuple[Stage, ...]] = field(
+        default_factory=lambda: {
+            "efficientnet_b1": (Stage(128, 14), Stage(192, 4, 1e-4)),
+            "efficientnet_v2_b2": (Stage(96, 16), Stage(128, 12, 3e-4), Stage(192, 6, 1e-4)),
+        }
+    )
+    batch: int = 32
+    patience: int = 6  # epochs without a better macro F1 until a stage ends
+    plateau_patience: int = 2
+    plateau_factor: float = 0.4
+    label_smoothing: float = 0.05  # the labels are one technologist's; docs/decisions/0004
+    leukocyte_loss_weight: float = 0.5
+    dropout: float = 0.3
+    inherit: bool = True
+    seed: int = 20240
+
+
+MONITOR = "val_cell_f1"
+
+
+class AugmentedBatches(keras.utils.PyDataset):
+    """An epoch of random views, drawn by `sampling_weights`, reproducible from (seed, epoch)."""
+
+    def __init__(self, cells: Sequence[LabelledCell], size: int, recipe: Recipe) -> None:
+        super().__init__(workers=2, use_multiprocessing=False, max_queue_size=8)
+        self.size, self.recipe, self.epoch = size, recipe, 0
+        self.canvases = load_canvases(cells, size)
+        self.targets, self.weights = targets(cells)
+        self.sampling = sampling_weights(cells)
+        self._draw()
+
+    def _draw(self) -> None:
+        rng = np.random.default_rng([self.recipe.seed, self.epoch])
+        self.order = rng.choice(len(self.canvases), len(self.canvases), p=self.sampling)
+
+    def start_at(self, epoch: int) -> None:
+        """Draw `epoch`'s order, so that a continued run sees what an unbroken one would."""
+        self.epoch = epoch
+        self._draw()
+
+    def on_epoch_end(self) -> None:
+        self.start_at(self.epoch + 1)
+
+    def __len__(self) -> int:
+        return len(self.order) // self.recipe.batch
+
+    def __getitem__(self, index: int) -> tuple[Any, Any, Any]:
+        rng = np.random.default_rng([self.recipe.seed, self.epoch, index])
+        rows = self.order[index * self.recipe.batch :][: self.recipe.batch]
+        views = np.stack([augment(self.canvases[row], self.size, rng) for row in rows])
+        return (
+            views.astype(np.float32),
+            {head: values[rows] for head, values in self.targets.items()},
+            {head: values[rows] for head, values in self.weights.items()},
+        )
+
+
+def plain_batch(cells: Sequence[LabelledCell], size: int) -> NDArray[np.float32]:
+    """All cells as the networks see them in service: (N, size, size, 3)."""
+    whole = load_canvases(cells, size)
+    margin = (whole.shape[1] - size) // 2
+    return whole[:, margin : margin + size, margin : margin + size].astype(np.float32)
+
+
+class Continue(keras.callbacks.Callback):
+    """Writes each epoch's network and metrics; brings a continued run's other callbacks up to it."""
+
+    def __init__(self, folder: Path, others: Sequence[keras.callbacks.Callback]) -> None:
+        super().__init__()
+        self.folder, self.others = folder, others
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        rate = float(self.model.optimizer.learning_rate)
+        for epoch, metrics in enumerate(read_epochs(self.folder)):
+            for callback in self.others:
+                callback.on_epoch_end(epoch, metrics)
+        self.model.optimizer.learning_rate = rate
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        metrics = {name: float(value) for name, value in (logs or {}).items()}
+        best = max((past[MONITOR] for past in read_epochs(self.folder)), default=-1.0)
+        _replace(self.folder / "last.keras", self.model.save)
+        if metrics[MONITOR] > best:
+            _replace(
+                self.folder / "best.keras",
+                lambda path: shutil.copyfile(self.folder / "last.keras", path),
+            )
+        with (self.folder / "epochs.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
+
+
+def read_epochs(folder: Path) -> list[dict[str, float]]:
+    """The metrics of every finished epoch of a stage; a half-written last line is not one."""
+    file = folder / "epochs.jsonl"
+    if not file.exists():
+        return []
+    whole = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    return [json.loads(line) for line in whole]
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside `path`, then rename: a kill leaves the old file or the new, never half."""
+    part = path.with_name(f"part-{path.name}")
+    write(part)
+    os.replace(part, path)
+
+
+def train(cells: Sequence[LabelledCell], out: Path, recipe: Recipe, members: Sequence[str]) -> None:
+    """Train `members` into the run folder `out`, going on where an earlier call stopped.
+
+    Raises:
+        ValueError: `out` holds a run on other data or with another recipe.
+    """
+    training = [cell for cell in cells if cell.split == "train"]
+    validation = [cell for cell in cells if cell.split == "validation"]
+    if not training or not validation:
+        raise ValueError("the data need cells in both splits, train and validation")
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, {"recipe": asdict(recipe), "data": fingerprint([*training, *validation])})
+    for member in members:
+        start = None
+        for stage in recipe.stages[member]:
+            start = _train_stage(
+                member, stage, start, training, validation, out / member / str(stage.size), recipe
+            )
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    file = out / "run.json"
+    text = json.dumps(settings, indent=1)
+    if not file.exists():
+        _replace(file, lambda path: path.write_text(text, encoding="utf-8"))
+    elif file.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{out} holds a run with other settings or data; choose another folder")
+
+
+def _train_stage(
+    member: str,
+    stage: Stage,
+    start: Path | None,
+    training: Sequence[LabelledCell],
+    validation: Sequence[LabelledCell],
+    folder: Path,
+    recipe: Recipe,
+) -> Path:
+    """Train one member at one size; returns its best network's file."""
+    best, last, done = folder / "best.keras", folder / "last.keras", folder / "done"
+    if done.exists():
+        return best
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(recipe.seed)
+    if last.exists():
+        network = keras.models.load_model(last)
+    else:
+        network = _new_network(member, stage, start, recipe)
+    epochs = len(read_epochs(folder))
+    batches = AugmentedBatches(training, stage.size, recipe)
+    batches.start_at(epochs)
+    held_out = (plain_batch(validation, stage.size), *targets(validation))
+    early = keras.callbacks.EarlyStopping(MONITOR, mode="max", patience=recipe.patience)
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        MONITOR, mode="max", factor=recipe.plateau_factor, patience=recipe.plateau_patience,
+        min_lr=1e-6, verbose=1,
+    )
+    network.fit(
+        batches, validation_data=held_out, validation_batch_size=64,
+        initial_epoch=epochs, epochs=stage.epochs, verbose=2,
+        callbacks=[early, plateau, Continue(folder, (early, plateau))],
+    )
+    done.touch()
+    return best
+
+
+def _new_network(member: str, stage: Stage, start: Path | None, recipe: Recipe) -> keras.Model:
+    network = networks.build(member, stage.size, recipe.dropout)
+    if start is not None:
+        network.set_weights(keras.models.load_model(start, compile=False).get_weights())
+    elif recipe.inherit:
+        inheritance.inherit(network, inheritance.lite1_weights())
+    network.compile(
+        optimizer=keras.optimizers.Adam(stage.learning_rate),
+        loss={
+            "cell": keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+            "leukocyte": keras.losses.BinaryCrossentropy(),
+        },
+        loss_weights={"cell": 1.0, "leukocyte": recipe.leukocyte_loss_weight},
+        weighted_metrics={
+            "cell": [
+                keras.metrics.CategoricalAccuracy(name="accuracy"),
+                keras.metrics.F1Score(average="macro", name="f1"),
+            ],
+            "leukocyte": [keras.metrics.AUC(name="auroc")],
+        },
+    )
+    return network
