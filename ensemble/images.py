@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 PREPROCESSING_VERSION = 1
 CANVAS_PER_INPUT = 4 / 3  # resized whole image / the part a network sees, in px
-MAX_SIDE = 1024  # px; single-cell images are 80 to 480, an overview is 2900
+MAX_SIDE = 1024  # px; single-cell images are 80 to 480
+MAX_OVERVIEW_SIDE = 8192  # px; overview images of a whole field are about 2900
 MAX_BYTES = 20 * 1024 * 1024
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")  # decided by content, whatever the suffix says
 
@@ -36,7 +37,7 @@ def decode(data: bytes) -> Image.Image:
     """Decode one cell image to RGB, refusing what could never be one before its pixels are read.
 
     Raises:
-        ImageRejected: code `empty`, `oversized`, `unreadable` or `truncated`.
+        ImageRejected: code `empty`, `overview`, `oversized`, `unreadable` or `truncated`.
     """
     if not data:
         raise ImageRejected("empty", "the file has no bytes; export the cell again")
@@ -45,10 +46,7 @@ def decode(data: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if max(image.size) > MAX_SIDE:
-                width, height = image.size
-                raise ImageRejected(
-                    "oversized", f"{width} x {height} px: an overview or a scan, not one cell"
-                )
+                raise _too_large(*image.size)
             image.load()
             return image.convert("RGB")
     except ImageRejected:
@@ -60,6 +58,12 @@ def decode(data: bytes) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise many kinds on hostile bytes
         code = "truncated" if "truncated" in str(error).lower() else "unreadable"
         raise ImageRejected(code, "the image is damaged; export the cell again") from error
+
+
+def _too_large(width: int, height: int) -> ImageRejected:
+    if max(width, height) <= MAX_OVERVIEW_SIDE:
+        return ImageRejected("overview", f"{width} x {height} px: an overview, not one cell")
+    return ImageRejected("oversized", f"{width} x {height} px is no cell image; remove it")
 
 
 def canvas(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -79,16 +83,15 @@ def network_input(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return whole[margin : margin + size, margin : margin + size]
 
 
-def read(path: Path) -> Image.Image:
-    """Read and decode one file.
+def read_bytes(path: Path) -> bytes:
+    """At most MAX_BYTES + 1 of a file: enough to decode it, or to see that it is too large.
 
     Raises:
-        ImageRejected: as `decode`, or `unreadable` where the share will not give the bytes.
+        ImageRejected: `unreadable` where the share will not give the bytes.
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ImageRejected("unreadable", f"cannot be read: {reason}") from error
-    return decode(data)

@@ -39,6 +39,7 @@ class Kind(StrEnum):
     """What sort of object an export's own class names."""
 
     DIFFERENTIAL = "differential"  # one of the twelve
+    BLAST = "blast"  # a blast, its line not said: either of our two
     OTHER_LEUKOCYTE = "other_leukocyte"  # a white cell outside the twelve
     NOT_LEUKOCYTE = "not_leukocyte"  # smudge, erythroblast, platelet, artefact
     UNKNOWN = "unknown"  # not yet classified, or a name nobody knows
@@ -74,8 +75,7 @@ _EXPORT_NAMES: dict[str, ExportClass] = {
         ("promyelocyte promyelocytes pmy", _D, "promyelocyte"),
         ("myelocyte myelocytes my", _D, "myelocyte"),
         ("metamyelocyte metamyelocytes mmy", _D, "metamyelocyte"),
-        # A blast without lineage is a blast, but which of our two nobody said.
-        ("blast blasts blastnolineagespec blastnolineagespecified bl", _O, None),
+        ("blast blasts blastnolineagespec blastnolineagespecified bl", Kind.BLAST, None),
         ("promonocyte promonocytes pmo", _O, None),
         ("prolymphocyte prolymphocytes ply", _O, None),
         ("plasmacell plasmacells pc", _O, None),
@@ -96,3 +96,19 @@ def export_class(name: str | None) -> ExportClass:
     """Understand an export's folder name or file code; `UNKNOWN` for one nobody has seen."""
     letters = re.sub(r"[^a-z]", "", (name or "").lower())
     return _EXPORT_NAMES.get(letters, ExportClass(Kind.UNKNOWN, None))
+
+
+def agrees(instrument_class: str | None, predicted: CellClass, *, leukocyte: bool) -> bool | None:
+    """True where the instrument's class and ours say the same; None where it said nothing of use.
+
+    A blast without lineage agrees with either blast; a white cell outside the twelve (plasma
+    cell, promonocyte) can be neither right nor wrong.
+    """
+    kind, cell_class = export_class(instrument_class)
+    if kind is Kind.NOT_LEUKOCYTE:
+        return not leukocyte
+    if kind is Kind.BLAST:
+        return leukocyte and predicted in BLASTS
+    if kind is Kind.DIFFERENTIAL:
+        return leukocyte and predicted is cell_class
+    return None

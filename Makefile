@@ -1,0 +1,50 @@
+# `make demo` and `make test` on a machine with Python 3.11+ and make; both work twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Real exports for the end-to-end tests; without them those tests say that they are skipped.
+SMEARWATCH_SAMPLE_DATA ?= $(wildcard ../shared/data)
+export SMEARWATCH_SAMPLE_DATA
+
+.PHONY: demo test lint requirements clean
+
+demo: $(VENV)/run.done
+	$(BIN)/smearwatch demo $(if $(EXPORTS),--exports "$(EXPORTS)")
+
+test: $(VENV)/test.done lint
+	$(BIN)/pytest
+
+lint: $(VENV)/test.done
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.done: requirements/run.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing the pinned packages into $(VENV) (a minute or two)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/test.done: requirements/test.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing the pinned packages into $(VENV) (two minutes or three)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/run.done
+
+# Needs uv; hashes only, no addresses.
+COMPILE := uv pip compile pyproject.toml --generate-hashes --universal --python-version 3.11 \
+	--no-header --no-annotate --quiet
+requirements:
+	$(COMPILE) -o requirements/ingest.txt
+	$(COMPILE) --extra cpu -o requirements/worker-cpu.txt
+	$(COMPILE) --extra gpu -o requirements/worker-gpu.txt
+	$(COMPILE) --extra cpu --extra embedded --group build -o requirements/run.txt
+	$(COMPILE) --extra cpu --extra embedded --extra train --group build --group dev \
+		-o requirements/test.txt
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,1 @@
+"""PostgreSQL, the truth: tables, the slide's states, results, alerts, migrations, reporting."""

@@ -1,0 +1,107 @@
+"""What `status`, `slides` and `alerts` show: plain queries over the `reporting` views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+Row = dict[str, Any]
+
+SILENT_AFTER_S = 60  # a process that said nothing for so long is taken for dead
+STUCK_AFTER_S = 900  # a slide that waited for so long means that nothing moves
+
+
+@dataclass(frozen=True)
+class Status:
+    """Is it alive, and does something need a person?"""
+
+    slides: dict[str, int]  # by state
+    levels: dict[str, int]
+    oldest_waiting_s: float | None
+    alerts: dict[str, int]  # by state
+    processes: list[Row]
+
+    @property
+    def concerns(self) -> list[str]:
+        """What a person should look at, each with what to do."""
+        found = []
+        if failed := self.slides.get("failed"):
+            found.append(f"{failed} slides failed: `smearwatch slides --state failed`")
+        if raised := self.alerts.get("raised"):
+            found.append(f"{raised} alerts reached nobody yet: `smearwatch alerts`")
+        if delivered := self.alerts.get("delivered"):
+            found.append(f"{delivered} alerts are not acknowledged: `smearwatch alerts`")
+        if self.oldest_waiting_s is not None and self.oldest_waiting_s > STUCK_AFTER_S:
+            minutes = self.oldest_waiting_s / 60
+            found.append(f"a slide waits for {minutes:.0f} minutes: is a worker running?")
+        found += [
+            f"{process['name']} on {process['host']} is silent for {process['silent_s']:.0f} s"
+            for process in self.processes
+            if process["silent_s"] > SILENT_AFTER_S
+        ]
+        return found
+
+
+def status(connection: Connection) -> Status:
+    """The whole installation at a glance."""
+    return Status(
+        slides=_counts(connection, "SELECT state, count(*) FROM slides GROUP BY 1 ORDER BY 1"),
+        levels=_counts(
+            connection,
+            "SELECT level, count(*) FROM reporting.slides WHERE level IS NOT NULL GROUP BY 1",
+        ),
+        oldest_waiting_s=connection.scalar(
+            text(
+                "SELECT extract(epoch FROM now() - min(ready_at))::float FROM slides "
+                "WHERE state IN ('ready', 'queued', 'running')"
+            )
+        ),
+        alerts=_counts(connection, "SELECT state, count(*) FROM reporting.alerts GROUP BY 1"),
+        processes=_rows(
+            connection,
+            "SELECT name, host, pid, detail, started_at, seen_at, "
+            "extract(epoch FROM now() - seen_at)::float AS silent_s FROM processes ORDER BY 1, 2",
+        ),
+    )
+
+
+def slides(
+    connection: Connection, state: str | None = None, level: str | None = None, limit: int = 100
+) -> list[Row]:
+    """The newest slides, the most severe first within them."""
+    return _rows(
+        connection,
+        """
+        SELECT * FROM (
+            SELECT * FROM reporting.slides
+            WHERE (CAST(:state AS text) IS NULL OR state = :state)
+              AND (CAST(:level AS text) IS NULL OR level = :level)
+            ORDER BY slide_id DESC LIMIT :limit
+        ) newest
+        ORDER BY array_position(ARRAY['urgent', 'review', 'inadequate', 'routine'], level),
+                 slide_id
+        """,
+        state=state,
+        level=level,
+        limit=limit,
+    )
+
+
+def alerts(connection: Connection, *, everything: bool = False) -> list[Row]:
+    """Alerts that nobody acknowledged, oldest first; with `everything`, all of them."""
+    return _rows(
+        connection,
+        "SELECT * FROM reporting.alerts WHERE :everything OR state <> 'acknowledged' "
+        "ORDER BY alert_id",
+        everything=everything,
+    )
+
+
+def _rows(connection: Connection, query: str, **values: object) -> list[Row]:
+    return [dict(row._mapping) for row in connection.execute(text(query), values)]  # noqa: SLF001
+
+
+def _counts(connection: Connection, query: str) -> dict[str, int]:
+    return {name: count for name, count in connection.execute(text(query))}

@@ -1,0 +1,120 @@
+"""What a worker writes about a slide: cells, assessment and alert, in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from db.models import Alert, AlertEvent, AlertEventKind, Cell, Model
+from db.models import Assessment as AssessmentRow
+from smearwatch.differential import Cell as CellResult
+from smearwatch.differential import CellStatus
+from smearwatch.rules import Assessment, Level
+from smearwatch.taxonomy import agrees
+
+_CELL_COLUMNS = (
+    "slide_id, file, status, predicted_class, certainty, probabilities, leukocyte, "
+    "instrument_class, agrees, sha256, reason"
+)
+
+
+def register_model(connection: Connection, model: dict[str, Any]) -> None:
+    """Note a bundle once; its hash is its name in every result."""
+    connection.execute(insert(Model).values(model).on_conflict_do_nothing())
+
+
+def write_cells(connection: Connection, slide_id: int, cells: Sequence[CellResult]) -> None:
+    """Replace a slide's cells, with COPY: a slide analysed twice has each cell once."""
+    connection.execute(delete(Cell).where(Cell.slide_id == slide_id))
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise RuntimeError("the connection is closed")
+    with driver.cursor() as cursor, cursor.copy(
+        f"COPY cells ({_CELL_COLUMNS}) FROM STDIN"
+    ) as copy:
+        for cell in cells:
+            copy.write_row(_cell_row(slide_id, cell))
+
+
+def _cell_row(slide_id: int, cell: CellResult) -> tuple[Any, ...]:
+    probabilities = cell.probabilities
+    return (
+        slide_id,
+        cell.file,
+        cell.status.value,
+        cell.cell_class and cell.cell_class.value,
+        max(probabilities) if probabilities else None,
+        list(probabilities) if probabilities else None,
+        cell.leukocyte,
+        cell.instrument_class,
+        _agrees(cell),
+        cell.sha256,
+        cell.reason,
+    )
+
+
+def _agrees(cell: CellResult) -> bool | None:
+    if cell.cell_class is None:
+        return None
+    leukocyte = cell.status is not CellStatus.NOT_LEUKOCYTE
+    return agrees(cell.instrument_class, cell.cell_class, leukocyte=leukocyte)
+
+
+def write_assessment(
+    connection: Connection, slide_id: int, model_sha256: str, assessment: Assessment
+) -> int | None:
+    """Write a verdict, and raise its alert if it is urgent. Returns a new alert's id, else None.
+
+    The same slide judged again by the same model and rules adds nothing.
+    """
+    key = {
+        "slide_id": slide_id,
+        "model_sha256": model_sha256,
+        "rules_version": assessment.rules_version,
+    }
+    connection.execute(
+        insert(AssessmentRow)
+        .values(
+            **key,
+            level=assessment.level,
+            reasons=[reason.to_dict() for reason in assessment.reasons],
+            differential=assessment.differential.to_dict(),
+        )
+        .on_conflict_do_nothing(index_elements=list(key))
+    )
+    if assessment.level is not Level.URGENT:
+        return None
+    assessment_id = connection.scalars(select(AssessmentRow.id).filter_by(**key)).one()
+    return _raise_alert(connection, slide_id, assessment_id, model_sha256, assessment)
+
+
+def _raise_alert(
+    connection: Connection,
+    slide_id: int,
+    assessment_id: int,
+    model_sha256: str,
+    assessment: Assessment,
+) -> int | None:
+    """One alert for one slide, model and level, whoever else tries; its insert sends NOTIFY."""
+    alert_id: int | None = connection.scalar(
+        insert(Alert)
+        .values(
+            slide_id=slide_id,
+            assessment_id=assessment_id,
+            model_sha256=model_sha256,
+            level=assessment.level,
+            raised_at=func.now(),
+        )
+        .on_conflict_do_nothing(index_elements=["slide_id", "model_sha256", "level"])
+        .returning(Alert.id)
+    )
+    if alert_id is not None:
+        connection.execute(
+            insert(AlertEvent).values(
+                alert_id=alert_id, kind=AlertEventKind.RAISED, actor="worker"
+            )
+        )
+    return alert_id

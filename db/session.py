@@ -1,0 +1,64 @@
+"""Engines and transactions: one way in, with time-outs, for every process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url
+from sqlalchemy.exc import DBAPIError
+
+__all__ = ["Connection", "DatabaseUnavailable", "Engine", "connect", "transaction"]
+
+STATEMENT_TIMEOUT_MS = 60_000
+LOCK_TIMEOUT_MS = 10_000
+CONNECT_TIMEOUT_S = 5
+
+
+class DatabaseUnavailable(Exception):
+    """PostgreSQL cannot be reached or went away; what was not committed did not happen."""
+
+
+def engine_url(url: str) -> URL:
+    """SQLAlchemy's URL with our driver, from any `postgresql://` URL."""
+    return make_url(url).set(drivername="postgresql+psycopg")
+
+
+def connect(url: str, *, application: str = "smearwatch", pool_size: int = 2) -> Engine:
+    """An engine whose connections are checked before use and cannot wait for ever."""
+    return create_engine(
+        engine_url(url),
+        pool_pre_ping=True,
+        pool_size=pool_size,
+        max_overflow=2,
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": application,
+            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} "
+            f"-c lock_timeout={LOCK_TIMEOUT_MS} "
+            f"-c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+        },
+    )
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """Commit at the end, roll back on any error.
+
+    Raises:
+        DatabaseUnavailable: the connection could not be made or was lost.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except DBAPIError as error:
+        if error.connection_invalidated or _is_operational(error):
+            raise DatabaseUnavailable(str(error.orig).strip() or type(error).__name__) from error
+        raise
+
+
+def _is_operational(error: DBAPIError) -> bool:
+    """Lost or refused connections, a server that shuts down, time-outs: worth another try."""
+    from psycopg import InterfaceError, OperationalError
+
+    return isinstance(error.orig, OperationalError | InterfaceError)

@@ -1,0 +1,113 @@
+"""A finished training run to a bundle: convert, calibrate on validation, measure, write the card."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+from ensemble import bundle as bundles
+from ensemble import evaluation, networks
+from ensemble.bundle import Bundle, Description
+from ensemble.dataset import LabelledCell, fingerprint, load_canvases
+from ensemble.engines import Engine, Prediction, open_engine, predict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def seal_run(run: Path, out: Path, name: str, cells: Sequence[LabelledCell]) -> Bundle:
+    """Make a bundle of a run's best networks, calibrated and measured on `validation`.
+
+    Raises:
+        FileNotFoundError: a member of the run has no finished stage yet.
+    """
+    stages = {member: _last_stage(run / member) for member in networks.MEMBERS}
+    size = int(next(iter(stages.values())).name)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    for member, stage in stages.items():
+        write_member(keras.models.load_model(stage / "best.keras", compile=False), out, size)
+    validation = [cell for cell in cells if cell.split == "validation"]
+    description = Description(
+        name=name,
+        members=networks.PAPER_WEIGHTS,
+        input_size=size,
+        temperature=1.0,
+        uncertain_below=0.0,
+        leukocyte_from=0.0,
+        metrics={},
+        data={"sha256": fingerprint(cells), "cells": len(cells)},
+    )
+    measured = _measure(bundles.seal(out, description), description, validation)
+    (out / "card.md").write_text(card(measured, cells), encoding="utf-8")
+    return bundles.seal(out, measured)
+
+
+def _last_stage(folder: Path) -> Path:
+    sizes = [path.parent for path in folder.glob("*/best.keras")]
+    if not sizes:
+        raise FileNotFoundError(f"{folder} holds no trained network; finish `smearwatch train`")
+    return max(sizes, key=lambda path: int(path.name))
+
+
+def write_member(trained: keras.Model, out: Path, size: int) -> None:
+    """Write one network's Keras weights and OpenVINO form, both in half precision.
+
+    Half precision halves the files; the largest change in a probability is in the card.
+    """
+    import openvino
+
+    half = [weights.astype(np.float16) for weights in trained.get_weights()]
+    with keras.DTypePolicy("float16") and _policy("float16"):
+        stored = networks.build(trained.name, size)
+    stored.set_weights(half)
+    stored.save_weights(out / f"{trained.name}.weights.h5")
+    single = networks.build(trained.name, size)
+    single.set_weights([weights.astype(np.float32) for weights in half])
+    with tempfile.TemporaryDirectory() as folder:
+        single.export(folder, format="tf_saved_model", verbose=False)
+        model = openvino.convert_model(folder)
+    model.reshape({0: [-1, size, size, 3]})
+    openvino.save_model(model, out / f"{trained.name}.xml", compress_to_fp16=True)
+
+
+def predict_all(
+    engine: Engine, bundle: Bundle, cells: Sequence[LabelledCell], batch: int = 64
+) -> Prediction:
+    """The ensemble's prediction of labelled cells, in their order."""
+    whole = load_canvases(cells, bundle.input_size)
+    margin = (whole.shape[1] - bundle.input_size) // 2
+    seen = whole[:, margin:, margin:][:, : bundle.input_size, : bundle.input_size]
+    parts = [
+        predict(engine, bundle, seen[start : start + batch])
+        for start in range(0, len(seen), batch)
+    ]
+    return Prediction(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def _measure(
+    bundle: Bundle, description: Description, cells: Sequence[LabelledCell]
+) -> Description:
+    raw = predict_all(open_engine(bundle), bundle, cells)
+    temperature = evaluation.fit_temperature(evaluation.truth(cells), raw.cell)
+    from ensemble.engines import calibrate
+
+    calibrated = Prediction(calibrate(raw.cell, temperature), raw.leukocyte)
+    leukocytes = np.array([cell.is_leukocyte for cell in cells])
+    return replace(
+        description,
+        temperature=temperature,
+        uncertain_below=evaluation.uncertainty_threshold(calibrated.cell[leukocytes]),
+        leukocyte_from=evaluation.leukocyte_threshold(cells, calibrated.leukocyte),
+        metrics={"validation": evaluation.summary(cells, calibrated)},
+    )

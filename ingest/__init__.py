@@ -1,0 +1,1 @@
+"""From an export share to slides that wait for a worker: watching, settling, sending."""

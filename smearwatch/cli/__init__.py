@@ -1,0 +1,27 @@
+"""The command line: `smearwatch COMMAND`. Exit 0 fine, 1 failed, 2 wrong use, 3 see a person."""
+
+from __future__ import annotations
+
+import sys
+
+from smearwatch.cli import night, science, worklist
+from smearwatch.cli.app import app
+
+__all__ = ["app", "main", "night", "science", "worklist"]
+
+
+def main() -> None:
+    """Run a command; an error that has a remedy is one line, not a traceback."""
+    try:
+        app()
+    except Exception as error:
+        if not _explains_itself(error):
+            raise
+        sys.stderr.write(f"smearwatch: {error}\n")
+        sys.exit(1)
+
+
+def _explains_itself(error: Exception) -> bool:
+    """True for our own errors, whose text says what to do."""
+    packages = ("smearwatch.", "ensemble.", "db.", "ingest.", "worker.")
+    return type(error).__module__.startswith(packages)

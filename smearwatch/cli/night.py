@@ -1,0 +1,152 @@
+"""The processes of the night: `up` runs them all, the others one each."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smearwatch.cli.app import app, configured
+
+if TYPE_CHECKING:
+    from smearwatch.settings import Settings
+
+Exports = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--exports",
+        help="A folder of slides, besides SMEARWATCH_SOURCES; may be given several times.",
+        exists=True,
+        file_okay=False,
+        resolve_path=True,
+    ),
+]
+Quiet = Annotated[
+    float | None,
+    typer.Option("--quiet-seconds", min=0, help="Unchanged for so long, a folder is finished."),
+]
+Poll = Annotated[bool, typer.Option("--poll", help="Scan only; for SMB and NFS shares.")]
+Once = Annotated[
+    bool, typer.Option("--once", help="End when every folder has settled and was dealt with.")
+]
+
+
+def with_sources(
+    settings: Settings, exports: list[Path] | None, quiet: float | None, *, poll: bool
+) -> Settings:
+    """The settings with the command line's folders and wishes in them."""
+    from smearwatch.settings import Source
+
+    sources = dict(settings.sources)
+    for path in exports or []:
+        sources[path.name] = Source(path=path)
+    wishes: dict[str, object] = {"poll": True} if poll else {}
+    if quiet is not None:
+        wishes |= {"quiet_seconds": quiet, "scan_seconds": max(1.0, min(quiet, 10.0))}
+    sources = {name: source.model_copy(update=wishes) for name, source in sources.items()}
+    if not sources:
+        raise typer.BadParameter("no folder to watch: give --exports, or set SMEARWATCH_SOURCES")
+    return settings.model_copy(update={"sources": sources})
+
+
+@app.command()
+def up(
+    exports: Exports = None,
+    quiet_seconds: Quiet = None,
+    poll: Poll = False,
+    once: Once = False,
+) -> None:
+    """Run everything on this machine, embedded servers included; Ctrl-C ends all of it."""
+    from smearwatch import supervision
+
+    settings = with_sources(configured(), exports, quiet_seconds, poll=poll)
+    raise typer.Exit(supervision.run(settings, once=once))
+
+
+@app.command()
+def ingest(
+    exports: Exports = None,
+    quiet_seconds: Quiet = None,
+    poll: Poll = False,
+    once: Once = False,
+) -> None:
+    """Watch the sources and queue each finished slide."""
+    from db.session import connect
+    from ingest import watching
+    from smearwatch import services
+    from worker import app as celery
+    from worker import dispatch
+
+    settings = with_sources(configured(), exports, quiet_seconds, poll=poll)
+    stop = stop_on_signals()
+    with services.running(settings, broker=True) as found:
+        engine, broker = connect(found.database()), celery.app_from(found)
+        watching.watch(
+            found.sources, engine, lambda: dispatch.sweep(engine, broker), stop, once=once
+        )
+
+
+@app.command()
+def worker() -> None:
+    """Classify and judge queued slides, one at a time."""
+    from smearwatch import services
+    from worker import app as celery
+    from worker import tasks
+
+    with services.running(configured(), broker=True) as found:
+        tasks.serve(celery.app_from(found), found)
+
+
+@app.command()
+def deliver() -> None:
+    """Deliver urgent alerts to people (SMEARWATCH_ALERT_COMMAND)."""
+    from db.session import connect
+    from smearwatch import services
+    from worker import delivery
+
+    settings = configured()
+    if not settings.alert_command:
+        raise typer.BadParameter("no channel: set SMEARWATCH_ALERT_COMMAND")
+    channel = delivery.CommandChannel(settings.alert_command)
+    with services.running(settings) as found:
+        engine = connect(found.database())
+        delivery.deliver_forever(
+            found.database(), engine, channel, settings.alert_backoff_seconds, stop_on_signals()
+        )
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to this version."""
+    from db import migrate as migrations
+    from db.session import connect
+    from smearwatch import services
+
+    with services.running(configured()) as found:
+        engine = connect(found.database())
+        migrations.upgrade(engine)
+    typer.echo("the schema is up to date")
+
+
+@app.command()
+def demo(
+    exports: Annotated[
+        Path | None,
+        typer.Option(help="Real export folders instead of drawn phantoms.", exists=True),
+    ] = None,
+) -> None:
+    """A small night through the whole pipeline, with a table of its verdicts at the end."""
+    from smearwatch import demonstration
+
+    raise typer.Exit(demonstration.run(configured(), exports))
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

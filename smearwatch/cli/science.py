@@ -1,0 +1,157 @@
+"""For the scientist: judge a folder without servers, train, measure, seal a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from smearwatch.cli.app import DISCLAIMER, NEEDS_A_PERSON, AsJson, app, configured, levelled
+
+if TYPE_CHECKING:
+    from ensemble.bundle import Bundle
+    from smearwatch.differential import Cell
+    from smearwatch.rules import Assessment
+
+Manifest = Annotated[
+    Path, typer.Option("--data", help="The manifest CSV.", exists=True, dir_okay=False)
+]
+
+
+@app.command()
+def classify(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, resolve_path=True)],
+    as_json: AsJson = False,
+) -> None:
+    """Judge one export folder, without any server (exit 3 if it is urgent)."""
+    from ensemble import bundle as bundles
+    from ensemble.classification import classify as classify_files
+    from ensemble.engines import open_engine
+    from smearwatch import export
+    from smearwatch.differential import Differential
+    from smearwatch.rules import Level, assess
+
+    settings = configured()
+    bundle = bundles.load(settings.bundle_path)
+    files = export.list_cells(folder)
+    engine = open_engine(
+        bundle, settings.engine, precision=settings.precision, allow_cpu=settings.allow_cpu
+    )
+    cells = classify_files(files, bundle, engine, settings.batch)
+    assessment = assess(Differential.of(cells))
+    if as_json:
+        from smearwatch.cli.app import print_json
+
+        print_json(as_dict(folder, bundle, cells, assessment))
+    else:
+        _print_verdict(folder, assessment)
+    if assessment.level is Level.URGENT:
+        raise typer.Exit(NEEDS_A_PERSON)
+
+
+def as_dict(
+    folder: Path, bundle: Bundle, cells: list[Cell], assessment: Assessment
+) -> dict[str, Any]:
+    """The stable JSON of `classify` (docs/reference/classify-json.md)."""
+    from smearwatch.taxonomy import CLASSES
+
+    return {
+        "slide": folder.name,
+        "model": {"name": bundle.name, "sha256": bundle.sha256},
+        "cells": [
+            {
+                "file": cell.file,
+                "status": cell.status,
+                "class": cell.cell_class,
+                "probabilities": dict(zip(CLASSES, cell.probabilities, strict=True))
+                if cell.probabilities
+                else None,
+                "leukocyte": cell.leukocyte,
+                "instrument_class": cell.instrument_class,
+                "reason": cell.reason,
+            }
+            for cell in cells
+        ],
+        "assessment": assessment.to_dict(),
+    }
+
+
+def _print_verdict(folder: Path, assessment: Assessment) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from smearwatch.taxonomy import CLASSES
+
+    console, differential = Console(), assessment.differential
+    console.print(f"{folder.name}: ", levelled(assessment.level), sep="", end="\n\n", markup=False)
+    for reason in assessment.reasons:
+        console.print(f"- {reason.text}", markup=False)
+    table = Table("class", "cells", "%", "95% interval")
+    for cell_class in CLASSES:
+        share = differential.share(cell_class)
+        low, high = share.interval
+        table.add_row(
+            cell_class.replace("_", " "),
+            str(share.count),
+            f"{share.fraction:.1%}",
+            f"{low:.1%} - {high:.1%}",
+        )
+    console.print(table)
+    console.print(
+        f"set apart: {differential.uncertain} uncertain, {differential.not_leukocyte} no leukocyte, "
+        f"{differential.unreadable} unreadable, {differential.duplicate} duplicate, "
+        f"{differential.overview} overview"
+    )
+    console.print(DISCLAIMER)
+
+
+@app.command()
+def train(
+    data: Manifest,
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run goes on in it.")],
+    member: Annotated[
+        list[str] | None, typer.Option(help="Only this network; may be given several times.")
+    ] = None,
+) -> None:
+    """Train the ensemble's members; go on where an interrupted run stopped."""
+    from ensemble import networks, training
+    from ensemble.dataset import read_manifest
+
+    configured()
+    training.train(read_manifest(data), out, training.Recipe(), member or networks.MEMBERS)
+    typer.echo(f"trained; next: smearwatch bundle --run {out} --data {data} --out BUNDLE")
+
+
+@app.command()
+def bundle(
+    data: Manifest,
+    run: Annotated[Path, typer.Option(help="A finished training run.", exists=True)],
+    out: Annotated[Path, typer.Option(help="The new bundle's folder.")],
+) -> None:
+    """Seal a training run into a bundle: convert, calibrate and measure on validation."""
+    from ensemble import sealing
+    from ensemble.dataset import read_manifest
+
+    configured()
+    sealed = sealing.seal_run(run, out, out.name, read_manifest(data))
+    typer.echo(f"{sealed.name} {sealed.sha256[:12]}: {sealed.metrics['validation']['all']}")
+
+
+@app.command()
+def evaluate(
+    data: Manifest,
+    split: Annotated[str, typer.Option(help="Which rows of the manifest.")] = "validation",
+) -> None:
+    """Measure the bundle on labelled cells; prints JSON."""
+    from ensemble import bundle as bundles
+    from ensemble import evaluation, sealing
+    from ensemble.dataset import read_manifest
+    from ensemble.engines import open_engine
+    from smearwatch.cli.app import print_json
+
+    settings = configured()
+    loaded = bundles.load(settings.bundle_path)
+    cells = [cell for cell in read_manifest(data) if cell.split == split]
+    engine = open_engine(loaded, settings.engine, precision=settings.precision)
+    print_json(evaluation.summary(cells, sealing.predict_all(engine, loaded, cells)))

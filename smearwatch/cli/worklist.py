@@ -1,0 +1,183 @@
+"""What people ask in the morning: status, slides, alerts, and what to do about them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from smearwatch.cli.app import (
+    DISCLAIMER,
+    NEEDS_A_PERSON,
+    AsJson,
+    app,
+    database,
+    print_json,
+    print_table,
+)
+
+_SLIDE_COLUMNS = (
+    "slide_id",
+    "barcode",
+    "state",
+    "level",
+    "leukocytes",
+    "blast_percent",
+    "reasons",
+    "error_code",
+    "remedy",
+)
+_ALERT_COLUMNS = ("alert_id", "slide_id", "barcode", "state", "raised_at", "reasons")
+
+alerts_app = typer.Typer(help="Urgent verdicts that nobody acknowledged yet, oldest first.")
+app.add_typer(alerts_app, name="alerts")
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Is it alive, how far is the night, does something need a person? (exit 3 if so)."""
+    from dataclasses import asdict
+
+    from db import reading
+    from db.session import transaction
+
+    with database() as engine, transaction(engine) as connection:
+        now = reading.status(connection)
+    if as_json:
+        print_json({**asdict(now), "concerns": now.concerns, "disclaimer": DISCLAIMER})
+    else:
+        _print_status(now.slides, now.levels, now.alerts, now.oldest_waiting_s)
+        print_table(now.processes, ("name", "host", "pid", "detail", "seen_at"), "Processes")
+        for concern in now.concerns:
+            typer.secho(f"! {concern}", fg="red")
+    if now.concerns:
+        raise typer.Exit(NEEDS_A_PERSON)
+
+
+def _print_status(
+    slides: dict[str, int], levels: dict[str, int], alerts: dict[str, int], waiting: float | None
+) -> None:
+    for name, counts in (("slides", slides), ("verdicts", levels), ("alerts", alerts)):
+        shown = ", ".join(f"{count} {what}" for what, count in counts.items()) or "none"
+        typer.echo(f"{name + ':':10}{shown}")
+    if waiting is not None:
+        typer.echo(f"{'oldest:':10}waiting for {waiting:.0f} s")
+
+
+@app.command()
+def slides(
+    state: Annotated[str | None, typer.Option(help="Only slides in this state.")] = None,
+    level: Annotated[str | None, typer.Option(help="Only slides with this verdict.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """The worklist: the newest slides, urgent ones first."""
+    from db import reading
+    from db.session import transaction
+
+    with database() as engine, transaction(engine) as connection:
+        rows = reading.slides(connection, state, level, limit)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, _SLIDE_COLUMNS, "Slides")
+
+
+@alerts_app.callback(invoke_without_command=True)
+def alerts(
+    ctx: typer.Context,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Acknowledged ones too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Urgent verdicts that nobody acknowledged yet, oldest first."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from db import reading
+    from db.session import transaction
+
+    with database() as engine, transaction(engine) as connection:
+        rows = reading.alerts(connection, everything=everything)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, _ALERT_COLUMNS, "Alerts")
+
+
+@alerts_app.command("ack")
+def acknowledge(
+    alert_id: Annotated[int, typer.Argument(metavar="ID")],
+    by: Annotated[str, typer.Option(help="Who takes the alert on.")],
+    note: Annotated[str | None, typer.Option(help="What was read back or decided.")] = None,
+) -> None:
+    """Say that you have seen an alert and act on it; an error if somebody was first."""
+    from db import alerts as history
+    from db.session import transaction
+
+    with database() as engine, transaction(engine) as connection:
+        at = history.acknowledge(connection, alert_id, by, note)
+    typer.echo(f"alert {alert_id} acknowledged by {by} at {at.astimezone():%Y-%m-%d %H:%M:%S}")
+
+
+@app.command()
+def retry(slide_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
+    """Take a failed slide up again, after its remedy was applied."""
+    from db import slides as states
+    from db.session import transaction
+
+    with database() as engine, transaction(engine) as connection:
+        state = states.retry(connection, slide_id)
+    if state is None:
+        typer.secho(f"slide {slide_id} is not failed; nothing to retry", fg="red", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"slide {slide_id} is {state} again")
+
+
+@app.command()
+def health(
+    name: Annotated[str, typer.Argument(help="ingest, worker or deliver, on this host.")],
+) -> None:
+    """For container and service health checks: exit 0 if that part lives, else 1."""
+    import socket
+
+    from db import reading
+    from db.session import transaction
+
+    with database() as engine, transaction(engine) as connection:
+        processes = reading.status(connection).processes
+    beats = [p["silent_s"] for p in processes if (p["name"], p["host"]) == (name, socket.gethostname())]
+    if not beats or min(beats) > reading.SILENT_AFTER_S:
+        typer.secho(f"{name} is not heard of on this host", fg="red", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{name} lives (seen {min(beats):.0f} s ago)")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check everything that this installation needs, each line with its remedy (exit 1 if not)."""
+    from smearwatch import diagnosis
+    from smearwatch.cli.app import configured
+
+    checks = list(diagnosis.examine(configured()))
+    if as_json:
+        print_json([check._asdict() for check in checks])
+    else:
+        for check in checks:
+            mark, colour = ("ok  ", "green") if check.passed else ("FAIL", "red")
+            typer.secho(f"{mark} {check.name}: {check.finding}", fg=colour)
+    if not all(check.passed for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def psql(ctx: typer.Context) -> None:
+    """Open psql on the database, with psql's own options; `docs/sql.md` has the questions."""
+    import subprocess
+
+    from smearwatch import services
+    from smearwatch.cli.app import configured
+
+    with services.running(configured()) as settings:
+        command = [services.psql_program(), settings.database(), *ctx.args]
+        raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603

@@ -1,0 +1,100 @@
+"""`smearwatch doctor`: one check for each thing that can be wrong with an installation."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from smearwatch.settings import Settings
+
+
+class Check(NamedTuple):
+    """One thing looked at; `finding` says what is, or what is wrong and what to do."""
+
+    name: str
+    passed: bool
+    finding: str
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Every check, none of which can keep the next from running."""
+    yield from _servers(settings)
+    yield _attempt("model bundle", lambda: _bundle(settings))
+    yield _attempt("engine", lambda: _engine(settings))
+    for name, source in settings.sources.items():
+        readable = os.access(source.path, os.R_OK | os.X_OK)
+        finding = "readable" if readable else "cannot be read: mount it, or set its permissions"
+        yield Check(f"source {name}", readable, finding)
+    if not settings.sources:
+        yield Check("sources", False, "none: set SMEARWATCH_SOURCES, or give --exports")
+    yield _disk(settings)
+    command = settings.alert_command
+    if not command:
+        yield Check("alert channel", False, "none: set SMEARWATCH_ALERT_COMMAND, or watch `alerts`")
+    else:
+        found = shutil.which(command[0]) is not None
+        yield Check("alert channel", found, "found" if found else f"{command[0]}: no such program")
+
+
+def _servers(settings: Settings) -> Iterator[Check]:
+    from smearwatch import services
+
+    try:
+        with services.running(settings, broker=True) as found:
+            yield _attempt("PostgreSQL", lambda: _database(found))
+            yield _attempt("Redis", lambda: _broker(found))
+    except Exception as error:  # noqa: BLE001 - a doctor reports whatever it meets
+        yield Check("servers", False, str(error))
+
+
+def _attempt(name: str, check: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, check())
+    except Exception as error:  # noqa: BLE001 - a doctor reports whatever it meets
+        return Check(name, False, f"{type(error).__name__}: {error}")
+
+
+def _database(settings: Settings) -> str:
+    from db import migrate
+    from db.session import connect
+
+    engine = connect(settings.database())
+    try:
+        if migrate.pending(engine):
+            return "reachable; run `smearwatch migrate` before the night"
+    finally:
+        engine.dispose()
+    return "reachable, schema up to date"
+
+
+def _broker(settings: Settings) -> str:
+    from worker import app, dispatch
+
+    return f"reachable, {len(dispatch.in_broker(app.app_from(settings)))} slides waiting"
+
+
+def _bundle(settings: Settings) -> str:
+    from ensemble import bundle
+
+    loaded = bundle.load(settings.bundle_path)
+    return f"{loaded.name}, {loaded.sha256[:12]}, every file as sealed"
+
+
+def _engine(settings: Settings) -> str:
+    if importlib.util.find_spec(settings.engine) is None:
+        extra = "cpu" if settings.engine == "openvino" else "gpu"
+        raise RuntimeError(f"not installed: pip install 'smearwatch[{extra}]'")
+    return f"{settings.engine} is installed"
+
+
+def _disk(settings: Settings) -> Check:
+    place = settings.home
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 2**30
+    passed = free > 1
+    finding = f"{free:.0f} GiB free" if passed else f"only {free:.1f} GiB free: make room"
+    return Check("disk", passed, finding)

@@ -1,0 +1,314 @@
+"""What an export of the instrument looks like on disk: which folders are slides, which files cells.
+
+    root -> find_slides -> list_cells -> contents (cheap: has it changed?)
+                                      -> slide_fingerprint (reads every byte: is it the same?)
+
+Slides come as `<slide>/Signed slides/<class>/<code>_<id>.jpg`, as `<slide>/Unsigned slides/*.jpg`,
+as `<slide>/<class>/*.jpg` or as a flat folder. Everything here only reads, follows no symbolic
+link below the folder it is given, and takes any name a file system can hold.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from smearwatch.taxonomy import Kind, export_class
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
+MAX_FILES = 20_000  # entries of one slide, Thumbs.db and all; a slide has hundreds
+
+_SIGNED = frozenset({"signed slides", "unsigned slides"})
+# What file servers put beside the exports; their thumbnails and snapshots are cells twice over.
+_SERVERS_OWN = frozenset(
+    {"lost+found", "system volume information", "$recycle.bin", "@eadir", "#recycle", "#snapshot"}
+)
+_TIME = re.compile(r"\d{4}-?\d{2}-?\d{2}([_ T-]\d{2}[-:.]?\d{2}([-:.]?\d{2})?)?")
+
+
+class ExportError(Exception):
+    """A folder that cannot be read as a slide; the code says why, the remedy what to do.
+
+    Codes: `vanished`, `no_permission`, `no_images`, `bad_name`, `too_many_files`, `unreadable`.
+    """
+
+    def __init__(self, code: str, text: str, remedy: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class CellFile:
+    """One image file of a slide.
+
+    Attributes:
+        path: absolute, to open it.
+        name: relative to the slide, to speak of it; valid UTF-8, and no two files share one.
+        instrument_class: what the instrument calls the cell, in its own words.
+        size: bytes.
+        modified_ns: as the file system says; compare it, but never with a clock.
+        regular: False for a link, socket, pipe or device, which nobody may open.
+    """
+
+    path: Path
+    name: str
+    instrument_class: str | None
+    size: int
+    modified_ns: int
+    regular: bool
+
+
+def find_slides(root: Path, max_depth: int = 6) -> Iterator[Path]:
+    """Slide folders below `root`, or `root` itself, in order of their names.
+
+    A folder is a slide if it has a folder of (un)signed slides, if at least half of its folders
+    are classes of the instrument, or if it holds images itself. A single image that strayed
+    among many slides must not make one slide, one patient, of them all: such a folder is
+    searched further, and `root` is never a slide by its images if it has folders.
+
+    Folders without any image and folders that cannot be read come too, so that somebody hears
+    of them.
+    """
+    return _search(root, max_depth, at_root=True)
+
+
+def _search(folder: Path, depth: int, *, at_root: bool = False) -> Iterator[Path]:
+    try:
+        folders, has_images = _look_into(folder)
+    except FileNotFoundError:
+        return
+    except OSError:
+        yield folder
+        return
+    nothing_yet = not folders and not has_images and not at_root
+    stray = folders if at_root else any(_has_slide_layout(folder / name) for name in folders)
+    if _is_slide_layout(folders) or (has_images and not stray) or nothing_yet:
+        yield folder
+    elif depth > 0:
+        for name in folders:
+            yield from _search(folder / name, depth - 1)
+
+
+def _look_into(folder: Path) -> tuple[list[str], bool]:
+    """The folders in a folder, sorted, and whether images lie beside them."""
+    folders, has_images = [], False
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_folder(entry):
+                folders.append(entry.name)
+            else:
+                has_images = has_images or _is_image(entry.name)
+    return sorted(folders), has_images
+
+
+def _has_slide_layout(folder: Path) -> bool:
+    try:
+        return _is_slide_layout(_look_into(folder)[0])
+    except OSError:
+        return False
+
+
+def _is_slide_layout(folders: Sequence[str]) -> bool:
+    if any(_is_signed(name) for name in folders):
+        return True
+    classes = sum(_is_class(name) for name in folders)
+    return classes > 0 and 2 * classes >= len(folders)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    ours = not entry.name.startswith(".") and entry.name.lower() not in _SERVERS_OWN
+    return ours and entry.is_dir(follow_symlinks=False)
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _is_signed(name: str) -> bool:
+    return name.strip().lower() in _SIGNED
+
+
+def _is_class(name: str) -> bool:
+    """True for a class's name. Not for `BL0012345`, a barcode that begins like one."""
+    plain = name.isascii() and not any(letter.isdigit() for letter in name)
+    return plain and export_class(name).kind is not Kind.UNKNOWN
+
+
+def list_cells(slide: Path) -> list[CellFile]:
+    """Every image under the slide, by name, however deep; files that just vanished are left out.
+
+    Raises:
+        ExportError: the folder, or a folder in it, cannot be listed in full, or has no image.
+    """
+    slide = slide.absolute()
+    _require_storable(slide)
+    try:
+        cells = [cell for entry in _image_entries(slide) if (cell := _cell(entry, slide))]
+    except OSError as error:
+        raise _cannot_list(slide, error) from error
+    if not cells:
+        raise ExportError(
+            "no_images", f"the folder {slide.name!r} holds no cell image", "export the slide again"
+        )
+    return sorted(cells, key=lambda cell: cell.name)
+
+
+def _image_entries(slide: Path) -> Iterator[os.DirEntry[str]]:
+    folders, seen = [slide], 0
+    while folders:
+        folder = folders.pop()
+        try:
+            scan = os.scandir(folder)
+        except FileNotFoundError:
+            if folder == slide:
+                raise
+            continue
+        with scan as entries:
+            for seen, entry in enumerate(entries, seen + 1):  # noqa: B020 - it counts on
+                if seen > MAX_FILES:
+                    raise _too_many_files(slide)
+                if _is_folder(entry):
+                    folders.append(Path(entry.path))
+                elif _is_image(entry.name) and not entry.is_dir(follow_symlinks=False):
+                    yield entry
+
+
+def _cell(entry: os.DirEntry[str], slide: Path) -> CellFile | None:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    path = Path(entry.path)
+    relative = path.relative_to(slide)
+    return CellFile(
+        path=path,
+        name=_shown(relative.as_posix()),
+        instrument_class=_instrument_class(relative.parts[:-1], path.name),
+        size=status.st_size,
+        modified_ns=status.st_mtime_ns,
+        regular=stat.S_ISREG(status.st_mode),
+    )
+
+
+def _instrument_class(folders: Sequence[str], file_name: str) -> str | None:
+    for outer, inner in pairwise(folders):
+        if _is_signed(outer):
+            return _shown(inner)
+    for name in reversed(folders):
+        if _is_class(name):
+            return name
+    code = file_name.partition("_")[0]
+    return code if code.isalpha() and _is_class(code) else None
+
+
+def _shown(name: str) -> str:
+    """A name as valid UTF-8; a backslash is doubled, so that no two names look the same."""
+    escaped = os.fsencode(name).replace(b"\\", b"\\\\")
+    return escaped.decode("utf-8", errors="backslashreplace")
+
+
+def _require_storable(slide: Path) -> None:
+    """A worker opens the folder by the path in the database, which holds UTF-8 only.
+
+    Raises:
+        ExportError: the path has bytes that are no UTF-8.
+    """
+    try:
+        storable = b"\0" not in str(slide).encode()
+    except UnicodeEncodeError:
+        storable = False
+    if not storable:
+        raise ExportError(
+            "bad_name",
+            f"the folder's name {slide.name!r}, or one above it, is not valid UTF-8",
+            "rename the folder; it is then taken up as a new slide",
+        )
+
+
+def _too_many_files(slide: Path) -> ExportError:
+    return ExportError(
+        "too_many_files",
+        f"the folder {slide.name!r} holds more than {MAX_FILES} files",
+        "it is no single slide: give each slide a folder of its own",
+    )
+
+
+def _cannot_list(slide: Path, error: OSError) -> ExportError:
+    if isinstance(error, FileNotFoundError):
+        return ExportError(
+            "vanished", f"the folder {slide.name!r} is no longer there", "export the slide again"
+        )
+    if isinstance(error, PermissionError):
+        return ExportError(
+            "no_permission",
+            f"the folder {slide.name!r}, or one in it, may not be read",
+            "let Smearwatch's user read the folder and all below it",
+        )
+    return ExportError(
+        "unreadable",
+        f"the folder {slide.name!r} cannot be listed: {error.strerror or 'input/output error'}",
+        "look at the file server and its disk",
+    )
+
+
+def contents(cells: Iterable[CellFile]) -> str:
+    """SHA-256 over names, sizes and times: opens no file, so it can be asked at every scan."""
+    digest = hashlib.sha256()
+    for cell in sorted(cells, key=lambda cell: cell.name):
+        _add(digest, cell.name.encode(), b"%d" % cell.size, b"%d" % cell.modified_ns)
+    return digest.hexdigest()
+
+
+def fingerprint(files: Iterable[tuple[str, int, bytes]]) -> str:
+    """SHA-256 over each file's relative name, size and content hash, in any order."""
+    digest = hashlib.sha256()
+    for name, size, content in sorted(files):
+        _add(digest, name.encode(), b"%d" % size, content)
+    return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, *parts: bytes) -> None:
+    """Each part with its length, so that no two lists of parts give the same bytes."""
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+
+
+def slide_fingerprint(cells: Iterable[CellFile]) -> str:
+    """The fingerprint of a slide's files as they are now; reads all of them."""
+    return fingerprint((cell.name, cell.size, _content_or_nothing(cell)) for cell in cells)
+
+
+def _content_or_nothing(cell: CellFile) -> bytes:
+    try:
+        return content_hash(cell.path) if cell.regular else b""
+    except OSError:
+        return b""
+
+
+def content_hash(path: Path) -> bytes:
+    """SHA-256 of a regular file, read piece by piece.
+
+    Raises:
+        OSError: it cannot be read, or has become a link, pipe or device since it was listed.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not hold us
+    with open(os.open(path, flags), "rb") as file:  # noqa: PTH123 - pathlib opens no descriptor
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def barcode(slide: Path, root: Path) -> str:
+    """The slide's barcode: its folder's name, or the name above where the folder is a time."""
+    slide, root = slide.absolute(), root.absolute()
+    if _TIME.fullmatch(slide.name) and root in slide.parent.parents:
+        return _shown(slide.parent.name)
+    return _shown(slide.name)

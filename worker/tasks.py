@@ -1,0 +1,78 @@
+"""The one task, and what a worker process loads before its first slide."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from typing import Any
+
+import structlog
+from celery import Celery
+from celery.signals import worker_process_init
+
+from db import processes, results
+from db.session import DatabaseUnavailable, connect, transaction
+from ensemble import bundle as bundles
+from ensemble.engines import open_engine
+from smearwatch import logs
+from smearwatch.rules import Thresholds
+from smearwatch.settings import Settings
+from worker.analysis import Analyst
+
+TASK = "smearwatch.analyse"
+BEAT_SECONDS = 10.0
+log = structlog.get_logger()
+
+
+def serve(app: Celery, settings: Settings) -> None:
+    """Work until told to stop: a Celery worker with one child, which loads the model after fork."""
+    analysts: list[Analyst] = []
+
+    @worker_process_init.connect(weak=False)
+    def load_model(**_: Any) -> None:
+        logs.configure(settings.log_format, settings.log_level)
+        analysts.append(load(settings))
+
+    @app.task(name=TASK)
+    def analyse(slide_id: int) -> None:
+        analysts[0].analyse(slide_id)
+
+    app.worker_main(
+        [
+            "worker",
+            "--pool=prefork",
+            "--concurrency=1",
+            "--without-gossip",
+            "--without-mingle",
+            f"--loglevel={settings.log_level}",
+        ]
+    )
+
+
+def load(settings: Settings) -> Analyst:
+    """Open everything that judging slides needs, and register the model."""
+    bundle = bundles.load(settings.bundle_path)
+    engine = open_engine(
+        bundle, settings.engine, precision=settings.precision, allow_cpu=settings.allow_cpu
+    )
+    database = connect(settings.database(), application="smearwatch-worker")
+    analyst = Analyst(settings, database, bundle, engine, Thresholds())
+    with transaction(database) as connection:
+        results.register_model(connection, bundle.registration)
+    threading.Thread(target=_beat_forever, args=[analyst], name="beat", daemon=True).start()
+    log.info("worker.ready", model=bundle.sha256[:12], engine=settings.engine)
+    return analyst
+
+
+def _beat_forever(analyst: Analyst) -> None:
+    """Say every few seconds that this process lives, whatever else it is doing."""
+    detail = f"model {analyst.bundle.sha256[:12]} on {analyst.settings.engine}"
+    while True:
+        try:
+            with transaction(analyst.database) as connection:
+                processes.beat(connection, "worker", socket.gethostname(), os.getpid(), detail)
+        except DatabaseUnavailable:
+            log.warning("database.unavailable")
+        time.sleep(BEAT_SECONDS)
