@@ -62,8 +62,11 @@ def undelivered(connection: Connection, backoff: timedelta) -> list[PendingAlert
 
 def lock_delivery(connection: Connection) -> bool:
     """True for one deliverer at a time, until its transaction ends."""
-    return bool(connection.scalar(text("SELECT pg_try_advisory_xact_lock(hashtext(:name))"),
-                                  {"name": CHANNEL}))
+    return bool(
+        connection.scalar(
+            text("SELECT pg_try_advisory_xact_lock(hashtext(:name))"), {"name": CHANNEL}
+        )
+    )
 
 
 def record(

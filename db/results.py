@@ -32,9 +32,7 @@ def write_cells(connection: Connection, slide_id: int, cells: Sequence[CellResul
     driver = connection.connection.driver_connection
     if driver is None:
         raise RuntimeError("the connection is closed")
-    with driver.cursor() as cursor, cursor.copy(
-        f"COPY cells ({_CELL_COLUMNS}) FROM STDIN"
-    ) as copy:
+    with driver.cursor() as cursor, cursor.copy(f"COPY cells ({_CELL_COLUMNS}) FROM STDIN") as copy:
         for cell in cells:
             copy.write_row(_cell_row(slide_id, cell))
 
@@ -113,8 +111,6 @@ def _raise_alert(
     )
     if alert_id is not None:
         connection.execute(
-            insert(AlertEvent).values(
-                alert_id=alert_id, kind=AlertEventKind.RAISED, actor="worker"
-            )
+            insert(AlertEvent).values(alert_id=alert_id, kind=AlertEventKind.RAISED, actor="worker")
         )
     return alert_id

@@ -217,9 +217,7 @@ def remember_contents(connection: Connection, slide_id: int, contents: str | Non
 
 def give_back(connection: Connection, held: Claim) -> bool:
     """RUNNING -> DISCOVERED: the folder changed while it was read, so it was not finished."""
-    return _change(
-        connection, _held(held), state=State.DISCOVERED, fingerprint=None, **_NO_LEASE
-    )
+    return _change(connection, _held(held), state=State.DISCOVERED, fingerprint=None, **_NO_LEASE)
 
 
 def retry(connection: Connection, slide_id: int) -> State | None:

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -19,11 +18,8 @@ from ensemble import bundle as bundles
 from ensemble import evaluation, networks
 from ensemble.bundle import Bundle, Description
 from ensemble.dataset import LabelledCell, fingerprint, load_canvases
-from ensemble.engines import Engine, Prediction, open_engine, predict
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+from ensemble.card import write_card
+from ensemble.engines import Engine, Prediction, calibrate, open_engine, predict
 
 def seal_run(run: Path, out: Path, name: str, cells: Sequence[LabelledCell]) -> Bundle:
     """Make a bundle of a run's best networks, calibrated and measured on `validation`.
@@ -49,7 +45,7 @@ def seal_run(run: Path, out: Path, name: str, cells: Sequence[LabelledCell]) -> 
         data={"sha256": fingerprint(cells), "cells": len(cells)},
     )
     measured = _measure(bundles.seal(out, description), description, validation)
-    (out / "card.md").write_text(card(measured, cells), encoding="utf-8")
+    (out / "card.md").write_text(write_card(measured, cells), encoding="utf-8")
     return bundles.seal(out, measured)
 
 
@@ -68,8 +64,11 @@ def write_member(trained: keras.Model, out: Path, size: int) -> None:
     import openvino
 
     half = [weights.astype(np.float16) for weights in trained.get_weights()]
-    with keras.DTypePolicy("float16") and _policy("float16"):
+    keras.config.set_dtype_policy("float16")
+    try:
         stored = networks.build(trained.name, size)
+    finally:
+        keras.config.set_dtype_policy("float32")
     stored.set_weights(half)
     stored.save_weights(out / f"{trained.name}.weights.h5")
     single = networks.build(trained.name, size)
@@ -100,8 +99,6 @@ def _measure(
 ) -> Description:
     raw = predict_all(open_engine(bundle), bundle, cells)
     temperature = evaluation.fit_temperature(evaluation.truth(cells), raw.cell)
-    from ensemble.engines import calibrate
-
     calibrated = Prediction(calibrate(raw.cell, temperature), raw.leukocyte)
     leukocytes = np.array([cell.is_leukocyte for cell in cells])
     return replace(

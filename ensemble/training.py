@@ -55,7 +55,7 @@ class Recipe:
     stages: dict[str, tuple[Stage, ...]] = field(
         default_factory=lambda: {
             "efficientnet_b1": (Stage(128, 14), Stage(192, 4, 1e-4)),
-            "efficientnet_v2_b2": (Stage(96, 16), Stage(128, 12, 3e-4), Stage(192, 6, 1e-4)),
+            "efficientnet_v2_b2": (Stage(96, 14), Stage(128, 10, 3e-4), Stage(192, 4, 1e-4)),
         }
     )
     batch: int = 32

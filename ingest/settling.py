@@ -87,8 +87,9 @@ class Settling:
 
     def observe(self, key: str, snapshot: Snapshot, now: float) -> Verdict:
         """Take note of a folder as it is at `now`, by a monotonic clock, and judge it."""
-        folder = self._folders.setdefault(key, _Observed(now, now, snapshot))
-        if folder.snapshot is snapshot:
+        folder = self._folders.get(key)
+        if folder is None:
+            self._folders[key] = _Observed(now, now, snapshot)
             return Verdict.SETTLING
         if folder.snapshot != snapshot:
             folder.snapshot, folder.changed = snapshot, now

@@ -20,6 +20,7 @@ from pathlib import Path
 import structlog
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
 
 from db import processes, slides
 from db.models import Priority, State
@@ -70,7 +71,8 @@ class SourceWatch:
             path = self._path(folder)
             seen.add(path)
             settling += self._look(folder, path, known.get(path), now) is Verdict.SETTLING
-        self._miss(known, seen)
+        if self._is_reachable():  # a share that went away took no slide with it
+            self._miss(known, seen)
         self.scans += 1
         return settling
 
@@ -95,23 +97,24 @@ class SourceWatch:
     def _look(
         self, folder: Path, path: str, known: slides.Known | None, now: float
     ) -> Verdict | None:
-        if known is None:
-            known = self._discover(folder, path)
-        elif self._is_settled(known):
+        if known is not None and self._is_settled(known):
             return None
         try:
             cells = self._cells(folder)
         except ExportError as error:
-            self._fail(known, slides.Failure(error.code, str(error), error.remedy), None)
+            failure = slides.Failure(error.code, str(error), error.remedy)
+            self._fail(known or self._discover(folder, path), failure, None)
             return None
-        contents = export.contents(cells)
-        if known.contents == contents and known.state is not State.DISCOVERED:
-            return None
+        if known is not None and known.state is not State.DISCOVERED:
+            if known.contents == export.contents(cells):
+                return None
         marker = self.source.marker
         snapshot = Snapshot.of(cells, marker is not None and (folder / marker).exists())
         verdict = self.settling.observe(path, snapshot, now)
-        self._act(verdict, folder, known, cells)
-        if verdict is not Verdict.SETTLING:
+        if known is None and (cells or verdict is not Verdict.SETTLING):
+            known = self._discover(folder, path)  # an empty folder may yet become one of slides
+        if known is not None and verdict is not Verdict.SETTLING:
+            self._act(verdict, known, cells)
             self.settling.forget(path)
         return verdict
 
@@ -139,9 +142,7 @@ class SourceWatch:
                 return ()  # perhaps none yet: time decides
             raise
 
-    def _act(
-        self, verdict: Verdict, folder: Path, known: slides.Known, cells: Sequence[CellFile]
-    ) -> None:
+    def _act(self, verdict: Verdict, known: slides.Known, cells: Sequence[CellFile]) -> None:
         contents = export.contents(cells)
         if verdict is Verdict.FINISHED:
             finished = slides.Finished(
@@ -249,7 +250,7 @@ def watch(
         observer.stop()
 
 
-def _observe(sources: Mapping[str, Source], wake: threading.Event) -> Observer:  # type: ignore[valid-type]
+def _observe(sources: Mapping[str, Source], wake: threading.Event) -> BaseObserver:
     observer = Observer()
     for name, source in sources.items():
         if source.poll:

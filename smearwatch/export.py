@@ -70,9 +70,10 @@ def find_slides(root: Path, max_depth: int = 6) -> Iterator[Path]:
     """Slide folders below `root`, or `root` itself, in order of their names.
 
     A folder is a slide if it has a folder of (un)signed slides, if at least half of its folders
-    are classes of the instrument, or if it holds images itself. A single image that strayed
-    among many slides must not make one slide, one patient, of them all: such a folder is
-    searched further, and `root` is never a slide by its images if it has folders.
+    are classes of the instrument, or if it holds images itself. An image or class folder that
+    strayed among many slides must not make one slide, one patient, of them all: a folder with
+    folders two deep that are no classes is searched instead, and so is a `root` that has images
+    beside other folders.
 
     Folders without any image and folders that cannot be read come too, so that somebody hears
     of them.
@@ -88,13 +89,21 @@ def _search(folder: Path, depth: int, *, at_root: bool = False) -> Iterator[Path
     except OSError:
         yield folder
         return
-    nothing_yet = not folders and not has_images and not at_root
-    stray = folders if at_root else any(_has_slide_layout(folder / name) for name in folders)
-    if _is_slide_layout(folders) or (has_images and not stray) or nothing_yet:
+    nothing_yet = not (folders or has_images or at_root)
+    if nothing_yet or _is_slide(folder, folders, has_images=has_images, at_root=at_root):
         yield folder
     elif depth > 0:
         for name in folders:
             yield from _search(folder / name, depth - 1)
+
+
+def _is_slide(folder: Path, folders: Sequence[str], *, has_images: bool, at_root: bool) -> bool:
+    if any(_is_signed(name) for name in folders):
+        return True
+    others = [name for name in folders if not _is_class(name)]
+    mostly_classes = 2 * len(others) <= len(folders) and len(folders) > 0
+    flat = has_images and not (at_root and others)
+    return (mostly_classes or flat) and not any(_has_folders(folder / name) for name in others)
 
 
 def _look_into(folder: Path) -> tuple[list[str], bool]:
@@ -102,34 +111,28 @@ def _look_into(folder: Path) -> tuple[list[str], bool]:
     folders, has_images = [], False
     with os.scandir(folder) as entries:
         for entry in entries:
-            if _is_folder(entry):
+            if _is_servers_own(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.name)
             else:
                 has_images = has_images or _is_image(entry.name)
     return sorted(folders), has_images
 
 
-def _has_slide_layout(folder: Path) -> bool:
+def _has_folders(folder: Path) -> bool:
     try:
-        return _is_slide_layout(_look_into(folder)[0])
+        return bool(_look_into(folder)[0])
     except OSError:
         return False
 
 
-def _is_slide_layout(folders: Sequence[str]) -> bool:
-    if any(_is_signed(name) for name in folders):
-        return True
-    classes = sum(_is_class(name) for name in folders)
-    return classes > 0 and 2 * classes >= len(folders)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    ours = not entry.name.startswith(".") and entry.name.lower() not in _SERVERS_OWN
-    return ours and entry.is_dir(follow_symlinks=False)
+def _is_servers_own(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SERVERS_OWN
 
 
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _is_signed(name: str) -> bool:
@@ -172,12 +175,15 @@ def _image_entries(slide: Path) -> Iterator[os.DirEntry[str]]:
                 raise
             continue
         with scan as entries:
-            for seen, entry in enumerate(entries, seen + 1):  # noqa: B020 - it counts on
+            for entry in entries:
+                seen += 1
                 if seen > MAX_FILES:
                     raise _too_many_files(slide)
-                if _is_folder(entry):
+                if _is_servers_own(entry.name):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
-                elif _is_image(entry.name) and not entry.is_dir(follow_symlinks=False):
+                elif _is_image(entry.name):
                     yield entry
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO
@@ -117,7 +117,7 @@ def _parts(settings: Settings, *, once: bool) -> Iterator[list[Part]]:
             {name: source.model_dump(mode="json") for name, source in settings.sources.items()}
         ),
     }
-    commands = {"worker": [], "ingest": ["--once"] if once else []}
+    commands: dict[str, list[str]] = {"worker": [], "ingest": ["--once"] if once else []}
     if settings.alert_command:
         commands["deliver"] = []
     else:
@@ -148,7 +148,7 @@ def _end(parts: Sequence[Part]) -> None:
 
 
 @contextmanager
-def _view(engine: Engine) -> Iterator[object]:
+def _view(engine: Engine) -> Iterator[Callable[[], None]]:
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda: None

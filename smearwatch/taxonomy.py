@@ -57,7 +57,7 @@ _D, _O, _N, _U = Kind.DIFFERENTIAL, Kind.OTHER_LEUKOCYTE, Kind.NOT_LEUKOCYTE, Ki
 # Folder names and file codes of CellaVision/DI-60 exports, lower-cased, letters only. Several
 # software versions and languages of the same instrument misspell; each spelling seen stands here.
 _EXPORT_NAMES: dict[str, ExportClass] = {
-    name: ExportClass(kind, cell_class)
+    name: ExportClass(kind, CellClass(cell_class) if cell_class else None)
     for names, kind, cell_class in (
         ("neutrophil neutrophils segmentedneutrophil segmentedneutrophils sne", _D, "neutrophil"),
         ("bandneutrophil bandneutrophils bne", _D, "band_neutrophil"),

@@ -4,13 +4,6 @@ CREATE SCHEMA reporting;
 COMMENT ON SCHEMA reporting IS
     'Smearwatch results for people. Research use only; not a diagnosis.';
 
--- The verdict that counts today: a slide's newest assessment.
-CREATE VIEW reporting.latest_assessments AS
-SELECT DISTINCT ON (slide_id) *
-FROM assessments
-ORDER BY slide_id, id DESC;
-COMMENT ON VIEW reporting.latest_assessments IS 'Newest assessment of each slide, as stored.';
-
 CREATE VIEW reporting.slides AS
 SELECT
     s.id AS slide_id,
@@ -72,8 +65,10 @@ SELECT
     a.model_sha256,
     a.rules_version,
     a.assessed_at
-FROM reporting.latest_assessments a
-JOIN slides s ON s.id = a.slide_id;
+FROM slides s
+JOIN LATERAL (
+    SELECT * FROM assessments WHERE slide_id = s.id ORDER BY id DESC LIMIT 1
+) a ON true;
 COMMENT ON VIEW reporting.differential IS
     'Cells counted per class, a column a class; percentages are of classified.';
 
@@ -198,3 +193,112 @@ BEGIN
 END $$;
 CREATE TRIGGER alert_raised AFTER INSERT ON alerts
     FOR EACH ROW EXECUTE FUNCTION notify_alert();
+
+-- One glossary: a column means the same in every view that has it.
+CREATE TEMPORARY TABLE glossary (name text, meaning text) ON COMMIT DROP;
+INSERT INTO glossary VALUES
+    ('slide_id', 'Number of the slide, the one that logs and messages use'),
+    ('source', 'Configured source that the folder lies in'),
+    ('barcode', 'Name of the export folder: the slide''s barcode, or what the instrument wrote instead'),
+    ('revision', '1 for the folder as first finished; 2 and more when images came later'),
+    ('priority', 'stat or routine: which queue the slide waited in'),
+    ('state', 'Where the slide, or the alert, stands'),
+    ('level', 'Verdict: urgent (call somebody), review (a person must look), routine, inadequate'),
+    ('reasons', 'Why the verdict is what it is'),
+    ('found_cells', 'Images in the folder, usable or not'),
+    ('leukocytes', 'Images taken for leukocytes: classified and uncertain'),
+    ('classified', 'Leukocytes in the differential; percentages are of these'),
+    ('uncertain', 'Leukocytes set apart because no class was likely enough'),
+    ('not_leukocyte', 'Images that show no leukocyte: smudge cells, erythroblasts, platelets, artefacts'),
+    ('unreadable', 'Files that could not be used: empty, truncated, oversized, no image'),
+    ('blast_percent', 'Myeloblasts and lymphoblasts, per cent of classified'),
+    ('blast_percent_low', 'Lower end of the exact 95% interval of blast_percent (sampling error only)'),
+    ('blast_percent_high', 'Upper end of the exact 95% interval of blast_percent (sampling error only)'),
+    ('suspicious_percent', 'Cells more likely blast or promyelocyte than not, per cent of leukocytes'),
+    ('error_code', 'Why the slide failed, for programs'),
+    ('error_text', 'Why the slide failed, for people'),
+    ('remedy', 'What to do about it'),
+    ('duplicate_of', 'The slide with the very same images'),
+    ('path', 'Folder under the source'),
+    ('attempts', 'How often a worker started on it since it was last ready'),
+    ('discovered_at', 'When the folder was first seen'),
+    ('ready_at', 'When the folder was known to be finished'),
+    ('started_at', 'When a worker took it'),
+    ('finished_at', 'When it was judged, failed, or found to be a duplicate'),
+    ('model_sha256', 'Model bundle that judged it'),
+    ('rules_version', 'Version of the rules that judged it'),
+    ('assessed_at', 'When the verdict was written'),
+    ('file', 'Image, relative to the slide''s folder'),
+    ('status', 'classified, or why the image is set apart'),
+    ('predicted_class', 'The ensemble''s best of the twelve classes, also where status sets the cell apart'),
+    ('certainty', 'Probability of predicted_class, 0 to 1'),
+    ('leukocyte_probability', 'Probability that the image shows a leukocyte, 0 to 1'),
+    ('instrument_class', 'The instrument''s or the technologist''s class, as exported'),
+    ('agrees', 'Whether instrument_class and the ensemble say the same; null where it said nothing of use'),
+    ('reason', 'Why the image is set apart'),
+    ('sha256', 'Hash of the image file'),
+    ('alert_id', 'Number of the alert'),
+    ('differential', 'Counts and shares behind the verdict'),
+    ('raised_at', 'When the verdict was written'),
+    ('delivered_at', 'When somebody was first told'),
+    ('failed_deliveries', 'Attempts to tell somebody that failed'),
+    ('acknowledged_at', 'When a person took it on'),
+    ('acknowledged_by', 'Who did'),
+    ('acknowledgement', 'What they said'),
+    ('disclaimer', 'What this must not be taken for'),
+    ('night', 'Day on which the night began; from noon to noon UTC'),
+    ('slides', 'Slides seen'),
+    ('urgent', 'Slides judged urgent'),
+    ('review', 'Slides judged review'),
+    ('routine', 'Slides judged routine'),
+    ('inadequate', 'Slides judged inadequate'),
+    ('failed', 'Slides that failed'),
+    ('duplicate', 'Slides that were duplicates'),
+    ('waiting', 'Slides not yet done'),
+    ('images', 'Images in all slides'),
+    ('oldest_waiting_since', 'When the oldest slide not yet done was seen'),
+    ('first_slide_at', 'When the first slide was seen'),
+    ('last_verdict_at', 'When the last slide was done'),
+    ('settling_seconds', 'From first seen to known to be finished'),
+    ('waiting_seconds', 'From finished to a worker taking it'),
+    ('analysis_seconds', 'The worker''s time'),
+    ('verdict_seconds', 'From finished to judged'),
+    ('ensemble_class', 'The ensemble''s class, or not_leukocyte'),
+    ('cells', 'Images'),
+    ('mean_certainty', 'Mean probability of the ensemble''s class'),
+    ('neutrophil', 'Cells classified as neutrophil'),
+    ('p_neutrophil', 'Probability of neutrophil, 0 to 1'),
+    ('band_neutrophil', 'Cells classified as band neutrophil'),
+    ('p_band_neutrophil', 'Probability of band neutrophil, 0 to 1'),
+    ('eosinophil', 'Cells classified as eosinophil'),
+    ('p_eosinophil', 'Probability of eosinophil, 0 to 1'),
+    ('basophil', 'Cells classified as basophil'),
+    ('p_basophil', 'Probability of basophil, 0 to 1'),
+    ('monocyte', 'Cells classified as monocyte'),
+    ('p_monocyte', 'Probability of monocyte, 0 to 1'),
+    ('lymphocyte', 'Cells classified as lymphocyte'),
+    ('p_lymphocyte', 'Probability of lymphocyte, 0 to 1'),
+    ('variant_lymphocyte', 'Cells classified as variant lymphocyte'),
+    ('p_variant_lymphocyte', 'Probability of variant lymphocyte, 0 to 1'),
+    ('myeloblast', 'Cells classified as myeloblast'),
+    ('p_myeloblast', 'Probability of myeloblast, 0 to 1'),
+    ('lymphoblast', 'Cells classified as lymphoblast'),
+    ('p_lymphoblast', 'Probability of lymphoblast, 0 to 1'),
+    ('promyelocyte', 'Cells classified as promyelocyte'),
+    ('p_promyelocyte', 'Probability of promyelocyte, 0 to 1'),
+    ('myelocyte', 'Cells classified as myelocyte'),
+    ('p_myelocyte', 'Probability of myelocyte, 0 to 1'),
+    ('metamyelocyte', 'Cells classified as metamyelocyte'),
+    ('p_metamyelocyte', 'Probability of metamyelocyte, 0 to 1');
+DO $$
+DECLARE c record;
+BEGIN
+    FOR c IN
+        SELECT table_name, column_name, meaning
+        FROM information_schema.columns JOIN glossary ON name = column_name
+        WHERE table_schema = 'reporting'
+    LOOP
+        EXECUTE format('COMMENT ON COLUMN reporting.%I.%I IS %L',
+                       c.table_name, c.column_name, c.meaning);
+    END LOOP;
+END $$;
