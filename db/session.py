@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 __all__ = ["Connection", "DatabaseUnavailable", "Engine", "connect", "transaction"]
 
 STATEMENT_TIMEOUT_MS = 60_000
 LOCK_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT_S = 5
+# SQLSTATE: connection, resources, operator intervention, rolled back by a conflict, lock time-out
+_PASSING = ("08", "53", "57", "40", "55P03")
 
 
 class DatabaseUnavailable(Exception):
@@ -52,13 +54,13 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         with engine.begin() as connection:
             yield connection
     except DBAPIError as error:
-        if error.connection_invalidated or _is_operational(error):
+        if error.connection_invalidated or _is_worth_another_try(error):
             raise DatabaseUnavailable(str(error.orig).strip() or type(error).__name__) from error
         raise
 
 
-def _is_operational(error: DBAPIError) -> bool:
-    """Lost or refused connections, a server that shuts down, time-outs: worth another try."""
-    from psycopg import InterfaceError, OperationalError
-
-    return isinstance(error.orig, OperationalError | InterfaceError)
+def _is_worth_another_try(error: DBAPIError) -> bool:
+    """Lost or refused connections, a server that shuts down or is full, lock time-outs."""
+    state = getattr(error.orig, "sqlstate", None)
+    connection_class = isinstance(error, OperationalError | InterfaceError)
+    return connection_class and (state is None or state.startswith(_PASSING))

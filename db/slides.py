@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from sqlalchemy import Connection, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.sql.elements import ColumnElement
 
 from db.models import Priority, Slide, State
@@ -79,7 +79,7 @@ def _newest(connection: Connection, where: ColumnElement[bool]) -> dict[str, Kno
         select(Slide.path, Slide.id, Slide.state, Slide.fingerprint, Slide.contents)
         .where(where)
         .order_by(Slide.source, Slide.path, Slide.revision.desc())
-        .distinct(Slide.source, Slide.path)
+        .ext(distinct_on(Slide.source, Slide.path))
     )
     return {row.path: Known(row.id, State(row.state), *row[3:]) for row in rows}
 

@@ -69,16 +69,7 @@ def _decoded_ahead(files: Iterable[CellFile], size: int, batch: int) -> Iterator
 
 
 def _decode(file: CellFile, size: int) -> _Decoded:
-    cell = Cell(
-        file=file.name,
-        status=CellStatus.CLASSIFIED,
-        cell_class=None,
-        probabilities=None,
-        leukocyte=None,
-        instrument_class=file.instrument_class,
-        sha256=None,
-        reason=None,
-    )
+    cell = Cell(file.name, CellStatus.CLASSIFIED, instrument_class=file.instrument_class)
     if not file.regular:
         reason = "a link or device, not a file; copy the image itself into the folder"
         return _Decoded(replace(cell, status=CellStatus.NOT_A_FILE, reason=reason), None)

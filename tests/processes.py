@@ -1,0 +1,93 @@
+"""Smearwatch's own commands as real processes, for the tests that run or kill them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from smearwatch.settings import Settings, Source
+
+
+class Installation:
+    """The environment of one installation, and the processes started in it."""
+
+    def __init__(self, settings: Settings, source: Source, log: Path) -> None:
+        self.log = log
+        self.environment = os.environ | {
+            "SMEARWATCH_HOME": str(settings.home),
+            "SMEARWATCH_DATABASE_URL": settings.database(),
+            "SMEARWATCH_BROKER_URL": settings.broker(),
+            "SMEARWATCH_SOURCES": json.dumps({"di60": source.model_dump(mode="json")}),
+            "SMEARWATCH_LOG_FORMAT": "json",
+        }
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a command; it ends with the test."""
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "smearwatch", *arguments],
+                env=self.environment | environment,
+                stdout=log,
+                stderr=log,
+            )
+        self.running.append(process)
+        return process
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "smearwatch", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        """What a reading command prints with --json."""
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def end(self) -> None:
+        """Kill whatever still runs, children too."""
+        for process in self.running:
+            kill_tree(process.pid)
+            process.wait()
+
+
+def kill_tree(pid: int) -> None:
+    """kill -9 a process and its children."""
+    try:
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        kill(process.pid)
+
+
+def kill(pid: int) -> None:
+    """kill -9 one process, if it is still there."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def wait_until(true: Callable[[], bool], seconds: float, what: str) -> float:
+    """Wait for something to become true; returns after how many seconds it did."""
+    started = time.monotonic()
+    while not true():
+        if time.monotonic() - started > seconds:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.1)
+    return time.monotonic() - started
