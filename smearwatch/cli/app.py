@@ -83,7 +83,7 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: s
 
     table = Table(title=title, caption=DISCLAIMER, title_justify="left", caption_justify="left")
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        table.add_column(column.replace("_", " "), no_wrap=column not in _PROSE, overflow="fold")
     for row in rows:
         table.add_row(*(levelled(_shown(row[column])) for column in columns))
     Console().print(table)
@@ -96,6 +96,7 @@ def levelled(text: str) -> Text:
     return Text(text, style=_STYLE.get(text, ""))
 
 
+_PROSE = {"main_reason", "remedy", "detail", "reasons"}
 _STYLE = {
     "urgent": "bold red",
     "review": "yellow",

@@ -23,7 +23,7 @@ _SLIDE_COLUMNS = (
     "level",
     "leukocytes",
     "blast_percent",
-    "reasons",
+    "main_reason",
     "error_code",
     "remedy",
 )

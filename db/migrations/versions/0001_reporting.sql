@@ -13,6 +13,7 @@ SELECT
     s.priority,
     s.state,
     a.level,
+    a.reasons -> 0 ->> 'text' AS main_reason,
     (SELECT string_agg(r ->> 'text', ' ' ORDER BY n)
        FROM jsonb_array_elements(a.reasons) WITH ORDINALITY AS e (r, n)) AS reasons,
     s.found_cells,
@@ -204,6 +205,7 @@ INSERT INTO glossary VALUES
     ('priority', 'stat or routine: which queue the slide waited in'),
     ('state', 'Where the slide, or the alert, stands'),
     ('level', 'Verdict: urgent (call somebody), review (a person must look), routine, inadequate'),
+    ('main_reason', 'The gravest reason for the verdict'),
     ('reasons', 'Why the verdict is what it is'),
     ('found_cells', 'Images in the folder, usable or not'),
     ('leukocytes', 'Images taken for leukocytes: classified and uncertain'),
