@@ -48,13 +48,11 @@ def read_manifest(manifest: Path) -> list[LabelledCell]:
     """
     with manifest.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    if not rows or not _COLUMNS <= rows[0].keys():
+    if not rows or not rows[0].keys() >= _COLUMNS:
         missing = ", ".join(sorted(_COLUMNS - (rows[0].keys() if rows else set())))
         raise ValueError(f"{manifest}: columns missing: {missing}")
     return [
-        _labelled(row, manifest)
-        for row in rows
-        if row["label"] and row.get("readable", "1") == "1"
+        _labelled(row, manifest) for row in rows if row["label"] and row.get("readable", "1") == "1"
     ]
 
 

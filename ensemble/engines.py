@@ -39,8 +39,9 @@ class EngineError(Exception):
 
 def predict(engine: Engine, bundle: Bundle, batch: Images) -> Prediction:
     """The ensemble: the members' weighted mean (soft voting), calibrated by the temperature."""
-    opinions = [(weight, engine.predict_member(name, batch)) for name, weight in
-                bundle.members.items()]
+    opinions = [
+        (weight, engine.predict_member(name, batch)) for name, weight in bundle.members.items()
+    ]
     cell = sum(weight * opinion.cell for weight, opinion in opinions)
     leukocyte = sum(weight * opinion.leukocyte for weight, opinion in opinions)
     return Prediction(calibrate(np.asarray(cell), bundle.temperature), np.asarray(leukocyte))

@@ -17,9 +17,10 @@ import numpy as np
 from ensemble import bundle as bundles
 from ensemble import evaluation, networks
 from ensemble.bundle import Bundle, Description
-from ensemble.dataset import LabelledCell, fingerprint, load_canvases
 from ensemble.card import write_card
+from ensemble.dataset import LabelledCell, fingerprint, load_canvases
 from ensemble.engines import Engine, Prediction, calibrate, open_engine, predict
+
 
 def seal_run(run: Path, out: Path, name: str, cells: Sequence[LabelledCell]) -> Bundle:
     """Make a bundle of a run's best networks, calibrated and measured on `validation`.
@@ -88,8 +89,7 @@ def predict_all(
     margin = (whole.shape[1] - bundle.input_size) // 2
     seen = whole[:, margin:, margin:][:, : bundle.input_size, : bundle.input_size]
     parts = [
-        predict(engine, bundle, seen[start : start + batch])
-        for start in range(0, len(seen), batch)
+        predict(engine, bundle, seen[start : start + batch]) for start in range(0, len(seen), batch)
     ]
     return Prediction(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 

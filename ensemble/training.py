@@ -213,12 +213,20 @@ def _train_stage(
     held_out = (plain_batch(validation, stage.size), *targets(validation))
     early = keras.callbacks.EarlyStopping(MONITOR, mode="max", patience=recipe.patience)
     plateau = keras.callbacks.ReduceLROnPlateau(
-        MONITOR, mode="max", factor=recipe.plateau_factor, patience=recipe.plateau_patience,
-        min_lr=1e-6, verbose=1,
+        MONITOR,
+        mode="max",
+        factor=recipe.plateau_factor,
+        patience=recipe.plateau_patience,
+        min_lr=1e-6,
+        verbose=1,
     )
     network.fit(
-        batches, validation_data=held_out, validation_batch_size=64,
-        initial_epoch=epochs, epochs=stage.epochs, verbose=2,
+        batches,
+        validation_data=held_out,
+        validation_batch_size=64,
+        initial_epoch=epochs,
+        epochs=stage.epochs,
+        verbose=2,
         callbacks=[early, plateau, Continue(folder, (early, plateau))],
     )
     done.touch()

@@ -143,9 +143,7 @@ class Differential:
         """Count a slide's cells."""
         cells = list(cells)
         statuses = Counter(cell.status for cell in cells)
-        classes = Counter(
-            cell.cell_class for cell in cells if cell.status is CellStatus.CLASSIFIED
-        )
+        classes = Counter(cell.cell_class for cell in cells if cell.status is CellStatus.CLASSIFIED)
         return cls(
             counts={cell_class: classes[cell_class] for cell_class in CLASSES},
             uncertain=statuses[CellStatus.UNCERTAIN],

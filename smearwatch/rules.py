@@ -61,7 +61,9 @@ class Thresholds:
             value = getattr(self, field.name)
             fits = 0 <= value <= 1 if field.type == "float" else value >= 1
             if not fits:
-                raise ValueError(f"threshold {field.name} is {value}: a share is 0 to 1, a count >= 1")
+                raise ValueError(
+                    f"threshold {field.name} is {value}: a share is 0 to 1, a count >= 1"
+                )
 
     @property
     def version(self) -> str:
@@ -199,7 +201,12 @@ def _doubts(seen: Differential, at: Thresholds) -> Iterator[Reason]:
     looked_at = seen.leukocytes + seen.not_leukocyte
     files = looked_at + seen.unreadable
     for code, share, threshold, words in (
-        ("uncertain", Share(seen.uncertain, seen.leukocytes), at.review_uncertain, "Uncertain cells"),
+        (
+            "uncertain",
+            Share(seen.uncertain, seen.leukocytes),
+            at.review_uncertain,
+            "Uncertain cells",
+        ),
         ("unreadable", Share(seen.unreadable, files), at.review_unreadable, "Unreadable files"),
         (
             "not_leukocytes",

@@ -17,7 +17,9 @@ class Source(BaseModel):
     """One folder that an instrument (or its computer) writes slides into."""
 
     path: Path
-    poll: bool = Field(default=False, description="scan only; for SMB and NFS, which send no events")
+    poll: bool = Field(
+        default=False, description="scan only; for SMB and NFS, which send no events"
+    )
     scan_seconds: float = Field(default=10, gt=0, description="between two full scans")
     quiet_seconds: float = Field(default=60, ge=0, description="unchanged for so long: finished")
     expected_cells: int | None = Field(default=None, gt=0, description="so many images: finished")

@@ -69,8 +69,11 @@ class Analyst:
         """The slide's folder: from the database, and only under a configured source."""
         source = self.settings.sources.get(held.source)
         if source is None:
-            raise ExportError("unknown_source", f"this worker knows no source {held.source!r}",
-                              "give the worker the same SMEARWATCH_SOURCES as the ingester")
+            raise ExportError(
+                "unknown_source",
+                f"this worker knows no source {held.source!r}",
+                "give the worker the same SMEARWATCH_SOURCES as the ingester",
+            )
         return source.path / held.path
 
     def _write(self, held: slides.Claim, cells: list[Cell], assessment: Assessment) -> None:

@@ -68,9 +68,7 @@ def in_broker(app: Celery) -> set[int]:
     with app.connection_for_read() as connection:
         client = connection.default_channel.client
         messages = [
-            message
-            for priority in Priority
-            for message in client.lrange(priority.value, 0, -1)
+            message for priority in Priority for message in client.lrange(priority.value, 0, -1)
         ]
     return {slide_id for message in messages if (slide_id := _slide_of(message)) is not None}
 

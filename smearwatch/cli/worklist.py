@@ -86,9 +86,7 @@ def slides(
 @alerts_app.callback(invoke_without_command=True)
 def alerts(
     ctx: typer.Context,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Acknowledged ones too.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Acknowledged ones too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Urgent verdicts that nobody acknowledged yet, oldest first."""
@@ -146,7 +144,9 @@ def health(
 
     with database() as engine, transaction(engine) as connection:
         processes = reading.status(connection).processes
-    beats = [p["silent_s"] for p in processes if (p["name"], p["host"]) == (name, socket.gethostname())]
+    beats = [
+        p["silent_s"] for p in processes if (p["name"], p["host"]) == (name, socket.gethostname())
+    ]
     if not beats or min(beats) > reading.SILENT_AFTER_S:
         typer.secho(f"{name} is not heard of on this host", fg="red", err=True)
         raise typer.Exit(1)

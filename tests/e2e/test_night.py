@@ -39,9 +39,7 @@ class Night:
             row["path"]: row for row in self.read("slides", "--limit", "1000")
         }
 
-    def smearwatch(
-        self, *arguments: str, timeout: float = 120
-    ) -> subprocess.CompletedProcess[str]:
+    def smearwatch(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "smearwatch", *arguments],
             env=self.environment,

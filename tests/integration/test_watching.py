@@ -62,9 +62,7 @@ def test_half_copied_folder_waits(watch: SourceWatch, share: Path, database: Eng
     assert slides(database) == {"A1": "ready"}
 
 
-def test_folder_that_never_settles_fails_with_a_remedy(
-    share: Path, database: Engine
-) -> None:
+def test_folder_that_never_settles_fails_with_a_remedy(share: Path, database: Engine) -> None:
     """Still changing after its limit, a folder is failed; once quiet it is taken up again."""
     source = Source(path=share, quiet_seconds=QUIET, settle_limit_seconds=3600)
     watch = SourceWatch("di60", source, database)
@@ -144,9 +142,7 @@ def test_folder_that_vanishes_fails_and_comes_back(
     assert slides(database) == {"A1": "ready"}
 
 
-def test_unmounted_share_fails_no_slide(
-    watch: SourceWatch, share: Path, database: Engine
-) -> None:
+def test_unmounted_share_fails_no_slide(watch: SourceWatch, share: Path, database: Engine) -> None:
     """A share that goes away takes no slide with it."""
     export(share, "A1")
     watch.scan(0)

@@ -16,7 +16,9 @@ def probabilities(**shares: float) -> tuple[float, ...]:
     return tuple(shares.get(name, rest) for name in CLASSES)
 
 
-def cell(name: str = "neutrophil", status: CellStatus = CellStatus.CLASSIFIED, p: float = 0.9) -> Cell:
+def cell(
+    name: str = "neutrophil", status: CellStatus = CellStatus.CLASSIFIED, p: float = 0.9
+) -> Cell:
     return Cell("x.jpg", status, CellClass(name), probabilities(**{name: p}), 1.0)
 
 

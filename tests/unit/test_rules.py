@@ -17,9 +17,17 @@ ROUTINE = {"neutrophil": 60, "lymphocyte": 30, "monocyte": 7, "eosinophil": 3}
 
 def seen(suspicious: int | None = None, **counts: int) -> Differential:
     """A differential of these counts; blasts and promyelocytes are suspicious unless said."""
-    apart = {name: counts.pop(name) for name in ("uncertain", "not_leukocyte", "unreadable") if name in counts}
+    apart = {
+        name: counts.pop(name)
+        for name in ("uncertain", "not_leukocyte", "unreadable")
+        if name in counts
+    }
     classes = {name: counts.get(name, 0) for name in CLASSES}
-    usual = classes[CellClass.MYELOBLAST] + classes[CellClass.LYMPHOBLAST] + classes[CellClass.PROMYELOCYTE]
+    usual = (
+        classes[CellClass.MYELOBLAST]
+        + classes[CellClass.LYMPHOBLAST]
+        + classes[CellClass.PROMYELOCYTE]
+    )
     return Differential(classes, suspicious=usual if suspicious is None else suspicious, **apart)
 
 
@@ -89,7 +97,11 @@ def test_picture_thresholds(code: str, at: dict[str, int], below: dict[str, int]
     [
         ("uncertain", seen(neutrophil=75, uncertain=25), seen(neutrophil=76, uncertain=24)),
         ("unreadable", seen(neutrophil=80, unreadable=20), seen(neutrophil=81, unreadable=19)),
-        ("not_leukocytes", seen(neutrophil=50, not_leukocyte=50), seen(neutrophil=51, not_leukocyte=49)),
+        (
+            "not_leukocytes",
+            seen(neutrophil=50, not_leukocyte=50),
+            seen(neutrophil=51, not_leukocyte=49),
+        ),
     ],
 )
 def test_doubt_is_reviewed(code: str, at: Differential, below: Differential) -> None:
