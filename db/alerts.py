@@ -1,4 +1,4 @@
-"""Alerts after they are raised: waiting for delivery, delivered, acknowledged. History only grows."""
+"""Alerts after they are raised: delivered, acknowledged. Their history only grows."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The slide's state machine: each transition is one function and one `UPDATE ... WHERE state`.
+r"""The slide's state machine: each transition is one function and one `UPDATE ... WHERE state`.
 
     discovered -> ready -> queued -> running -> analysed | inadequate | failed
-         |  \\-> duplicate            |  ^-- lease ran out: queued again
-         \\-> failed (never settled, no images)       failed -> ready (retry)
+         |  \-> duplicate            |  ^-- lease ran out: queued again
+         \-> failed (never settled, no images)       failed -> ready (retry)
 
 Every function takes an open connection; the caller's transaction decides when it is true. Each
 returns whether (or what) it changed: a transition that another process already made is not one.

@@ -21,6 +21,7 @@ SHIFT = 0.06  # of the input's side
 STAIN = 0.18  # standard deviation of log gain per channel, in optical density
 LOW_RESOLUTION = 0.3  # share of images degraded to another microscope's resolution
 LOW_RESOLUTION_SIDE = (44, 110)  # px across the input; the low-magnification source has 62
+NOISY = 0.3  # share of images with sensor noise
 
 
 def augment(canvas: NDArray[np.uint8], size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -66,7 +67,7 @@ def _restain(view: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
     levels = np.arange(256) / 255
     table = (levels[:, None] ** gain * background * 255).clip(0, 255).astype(np.uint8)
     stained = cv2.LUT(view, table.reshape(256, 1, 3))
-    if rng.random() < 0.3:
+    if rng.random() < NOISY:
         noise = rng.normal(0, rng.uniform(2, 8), stained.shape)
         stained = (stained + noise).clip(0, 255)
     return np.asarray(stained, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The model card, written from what was measured: nothing in it is typed by hand but the caveats."""
+"""The model card, written from what was measured; only the caveats are typed by hand."""
 
 from __future__ import annotations
 
@@ -40,15 +40,22 @@ def write_card(description: Description, cells: Sequence[LabelledCell]) -> str:
     """The card as Markdown."""
     parts = (
         f"# {description.name}\n",
-        f"EfficientNet-V1 B1 and EfficientNet-V2 B2, {description.input_size} px input (the "
-        f"centre of the whole image at {round(description.input_size * 4 / 3)} px), soft voting "
-        f"{' / '.join(str(weight) for weight in description.members.values())}.\n",
+        _networks(description),
         _USE,
         _data(cells, description),
         _results(description),
         _CAVEATS,
     )
     return "\n".join(parts)
+
+
+def _networks(description: Description) -> str:
+    weights = " / ".join(str(weight) for weight in description.members.values())
+    return (
+        f"EfficientNet-V1 B1 and EfficientNet-V2 B2, {description.input_size} px input (the "
+        f"centre of the whole image at {round(description.input_size * 4 / 3)} px), soft voting "
+        f"{weights}.\n"
+    )
 
 
 def _data(cells: Sequence[LabelledCell], description: Description) -> str:

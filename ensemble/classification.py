@@ -41,7 +41,7 @@ def classify(
     bundle: Bundle,
     engine: Engine,
     batch: int = 32,
-    between_batches: Callable[[int], None] = lambda done: None,
+    between_batches: Callable[[int], None] = lambda _done: None,
 ) -> list[Cell]:
     """Classify every file of one slide, in the order given.
 

@@ -94,22 +94,22 @@ class TensorFlowEngine:
     def __init__(self, bundle: Bundle, *, allow_cpu: bool = False) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         try:
-            import tensorflow
+            import tensorflow as tf
 
             from ensemble import networks
         except ImportError as error:
             raise EngineError("TensorFlow is missing: pip install 'smearwatch[gpu]'") from error
-        if not tensorflow.config.list_physical_devices("GPU") and not allow_cpu:
+        if not tf.config.list_physical_devices("GPU") and not allow_cpu:
             raise EngineError(
                 "no GPU is visible; check the driver, or set SMEARWATCH_ALLOW_CPU=true, "
                 "or use SMEARWATCH_ENGINE=openvino"
             )
-        self._out_of_memory = tensorflow.errors.ResourceExhaustedError
+        self._out_of_memory = tf.errors.ResourceExhaustedError
         self._members: dict[str, Any] = {}
         for member in bundle.members:
             network = networks.build(member, bundle.input_size)
             network.load_weights(bundle.folder / f"{member}.weights.h5")
-            self._members[member] = tensorflow.function(network, reduce_retracing=True)
+            self._members[member] = tf.function(network, reduce_retracing=True)
 
     def predict_member(self, member: str, batch: Images) -> Prediction:
         """One member's opinion; a batch too large for the GPU's memory is halved until it fits."""

@@ -45,8 +45,7 @@ def decode(data: bytes) -> Image.Image:
         raise ImageRejected("oversized", f"the file is over {MAX_BYTES >> 20} MiB; no cell image")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if max(image.size) > MAX_SIDE:
-                raise _too_large(*image.size)
+            _refuse_too_large(*image.size)
             image.load()
             return image.convert("RGB")
     except ImageRejected:
@@ -60,10 +59,11 @@ def decode(data: bytes) -> Image.Image:
         raise ImageRejected(code, "the image is damaged; export the cell again") from error
 
 
-def _too_large(width: int, height: int) -> ImageRejected:
-    if max(width, height) <= MAX_OVERVIEW_SIDE:
-        return ImageRejected("overview", f"{width} x {height} px: an overview, not one cell")
-    return ImageRejected("oversized", f"{width} x {height} px is no cell image; remove it")
+def _refuse_too_large(width: int, height: int) -> None:
+    if max(width, height) > MAX_OVERVIEW_SIDE:
+        raise ImageRejected("oversized", f"{width} x {height} px is no cell image; remove it")
+    if max(width, height) > MAX_SIDE:
+        raise ImageRejected("overview", f"{width} x {height} px: an overview, not one cell")
 
 
 def canvas(image: Image.Image, size: int) -> NDArray[np.uint8]:

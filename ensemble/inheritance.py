@@ -16,7 +16,7 @@ batches bring the statistics back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,8 @@ _LITE_STAGES = ((0,), (1, 2, 3), (4, 5, 6), (7, 8, 9, 10), (11, 12, 13, 14), (15
 _B1_STAGES = (*_LITE_STAGES, (20,))
 _B1_REPEATS = (2, 3, 3, 4, 4, 5, 2)
 _V2_B2_REPEATS = (2, 3, 3, 4, 6, 10)
+_LAST_FUSED_STAGE = 3  # V2-B2 fuses expand and depthwise convolutions up to here
+_KERNEL_RANK = 4  # (h, w, in, out)
 _GATE_OPEN = 4.0  # sigmoid(4) = 0.98
 
 
@@ -119,7 +121,7 @@ def _place(into: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
     """
     sizes = [min(a, b) for a, b in zip(into.shape, values.shape, strict=True)]
     placed = into.copy()
-    if into.ndim == 4 and into.shape[-1] > 1:
+    if into.ndim == _KERNEL_RANK and into.shape[-1] > 1:
         placed[..., : sizes[-1]] = 0
     placed[tuple(slice(size) for size in sizes)] = values[tuple(slice(size) for size in sizes)]
     return placed
@@ -144,9 +146,11 @@ def _inherit_v2_b2(network: keras.Model, lite: Weights) -> None:
             _inherit_v2_block(layer, block, stage, lite, f"_blocks.{sources[index]}.")
 
 
-def _inherit_v2_block(layer: Any, block: str, stage: int, lite: Weights, source: str) -> None:
+def _inherit_v2_block(
+    layer: Callable[[str], keras.layers.Layer], block: str, stage: int, lite: Weights, source: str
+) -> None:
     depthwise = lite[source + "_depthwise_conv.weight"].transpose(2, 3, 0, 1)  # (k, k, c, 1)
-    if depthwise.shape[0] == 5:
+    if depthwise.shape[0] > 3:  # noqa: PLR2004 - 5 x 5 gives its 3 x 3 centre
         depthwise = depthwise[1:4, 1:4]
     project, project_norm = (
         _kernel(lite, source + "_project_conv"),
@@ -164,7 +168,7 @@ def _inherit_v2_block(layer: Any, block: str, stage: int, lite: Weights, source:
     keep = np.sort(strongest)
     project = project[:, :, keep]
     depth_norm = [part[keep] for part in depth_norm]
-    if stage <= 3:  # expand + depthwise become one 3 x 3 convolution
+    if stage <= _LAST_FUSED_STAGE:  # expand + depthwise become one 3 x 3 convolution
         fused = _folded(expand, expand_norm) * depthwise[..., 0][:, :, None, :]
         _set(layer(block + "expand_conv"), [fused[..., keep]])
         _set(layer(block + "expand_bn"), depth_norm)

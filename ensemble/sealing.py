@@ -1,4 +1,4 @@
-"""A finished training run to a bundle: convert, calibrate on validation, measure, write the card."""
+"""A finished training run to a bundle: convert, calibrate, measure, write the card."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def seal_run(run: Path, out: Path, name: str, cells: Sequence[LabelledCell]) -> 
     size = int(next(iter(stages.values())).name)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    for member, stage in stages.items():
+    for stage in stages.values():
         write_member(keras.models.load_model(stage / "best.keras", compile=False), out, size)
     validation = [cell for cell in cells if cell.split == "validation"]
     description = Description(

@@ -1,5 +1,6 @@
-"""The paper's recipe: Adam 5e-4, batches of 32, shuffled, early stopping, best-weights checkpoint,
-ReduceLROnPlateau; a member after a member, small images first.
+"""The paper's recipe, a member after a member, small images first.
+
+Adam 5e-4, batches of 32, shuffled, early stopping, best-weights checkpoint, ReduceLROnPlateau.
 
 A run is a folder. Everything that continuing needs is in it, written whole or not at all, so a
 run killed at any moment goes on from its last finished epoch:
@@ -72,7 +73,7 @@ class Recipe:
 MONITOR = "val_cell_f1"
 
 
-class AugmentedBatches(keras.utils.PyDataset):
+class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     """An epoch of random views, drawn by `sampling_weights`, reproducible from (seed, epoch)."""
 
     def __init__(self, cells: Sequence[LabelledCell], size: int, recipe: Recipe) -> None:
@@ -93,6 +94,7 @@ class AugmentedBatches(keras.utils.PyDataset):
         self._draw()
 
     def on_epoch_end(self) -> None:
+        """Keras calls this: draw the next epoch."""
         self.start_at(self.epoch + 1)
 
     def __len__(self) -> int:
@@ -116,14 +118,15 @@ def plain_batch(cells: Sequence[LabelledCell], size: int) -> NDArray[np.float32]
     return whole[:, margin : margin + size, margin : margin + size].astype(np.float32)
 
 
-class Continue(keras.callbacks.Callback):
-    """Writes each epoch's network and metrics; brings a continued run's other callbacks up to it."""
+class Continue(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """Writes each epoch's network and metrics; brings a continued run's callbacks up to it."""
 
     def __init__(self, folder: Path, others: Sequence[keras.callbacks.Callback]) -> None:
         super().__init__()
         self.folder, self.others = folder, others
 
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        """Show the finished epochs to the callbacks that count them."""
         rate = float(self.model.optimizer.learning_rate)
         for epoch, metrics in enumerate(read_epochs(self.folder)):
             for callback in self.others:
@@ -131,6 +134,7 @@ class Continue(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = rate
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Network first, line of metrics last: an epoch counts once both are written."""
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         best = max((past[MONITOR] for past in read_epochs(self.folder)), default=-1.0)
         _replace(self.folder / "last.keras", self.model.save)
@@ -156,7 +160,7 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Write beside `path`, then rename: a kill leaves the old file or the new, never half."""
     part = path.with_name(f"part-{path.name}")
     write(part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def train(cells: Sequence[LabelledCell], out: Path, recipe: Recipe, members: Sequence[str]) -> None:
@@ -171,12 +175,11 @@ def train(cells: Sequence[LabelledCell], out: Path, recipe: Recipe, members: Seq
         raise ValueError("the data need cells in both splits, train and validation")
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, {"recipe": asdict(recipe), "data": fingerprint([*training, *validation])})
+    run = _Run(out, recipe, training, validation)
     for member in members:
         start = None
         for stage in recipe.stages[member]:
-            start = _train_stage(
-                member, stage, start, training, validation, out / member / str(stage.size), recipe
-            )
+            start = run.train(member, stage, start)
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
@@ -188,29 +191,47 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
         raise ValueError(f"{out} holds a run with other settings or data; choose another folder")
 
 
-def _train_stage(
-    member: str,
-    stage: Stage,
-    start: Path | None,
-    training: Sequence[LabelledCell],
-    validation: Sequence[LabelledCell],
-    folder: Path,
-    recipe: Recipe,
-) -> Path:
-    """Train one member at one size; returns its best network's file."""
-    best, last, done = folder / "best.keras", folder / "last.keras", folder / "done"
-    if done.exists():
+@dataclass(frozen=True)
+class _Run:
+    """A run folder, and what its stages are trained and chosen on."""
+
+    out: Path
+    recipe: Recipe
+    training: Sequence[LabelledCell]
+    validation: Sequence[LabelledCell]
+
+    def train(self, member: str, stage: Stage, start: Path | None) -> Path:
+        """Train one member at one size, from `start`; returns its best network's file."""
+        folder = self.out / member / str(stage.size)
+        best, done = folder / "best.keras", folder / "done"
+        if not done.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            keras.utils.set_random_seed(self.recipe.seed)
+            network = self._continued(folder) or _new_network(member, stage, start, self.recipe)
+            self._fit(network, stage, folder)
+            done.touch()
         return best
-    folder.mkdir(parents=True, exist_ok=True)
-    keras.utils.set_random_seed(recipe.seed)
-    if last.exists():
-        network = keras.models.load_model(last)
-    else:
-        network = _new_network(member, stage, start, recipe)
-    epochs = len(read_epochs(folder))
-    batches = AugmentedBatches(training, stage.size, recipe)
-    batches.start_at(epochs)
-    held_out = (plain_batch(validation, stage.size), *targets(validation))
+
+    def _continued(self, folder: Path) -> keras.Model | None:
+        last = folder / "last.keras"
+        return keras.models.load_model(last) if last.exists() else None
+
+    def _fit(self, network: keras.Model, stage: Stage, folder: Path) -> None:
+        finished = len(read_epochs(folder))
+        batches = AugmentedBatches(self.training, stage.size, self.recipe)
+        batches.start_at(finished)
+        network.fit(
+            batches,
+            validation_data=(plain_batch(self.validation, stage.size), *targets(self.validation)),
+            validation_batch_size=64,
+            initial_epoch=finished,
+            epochs=stage.epochs,
+            verbose=2,
+            callbacks=_callbacks(self.recipe, folder),
+        )
+
+
+def _callbacks(recipe: Recipe, folder: Path) -> list[keras.callbacks.Callback]:
     early = keras.callbacks.EarlyStopping(MONITOR, mode="max", patience=recipe.patience)
     plateau = keras.callbacks.ReduceLROnPlateau(
         MONITOR,
@@ -220,17 +241,7 @@ def _train_stage(
         min_lr=1e-6,
         verbose=1,
     )
-    network.fit(
-        batches,
-        validation_data=held_out,
-        validation_batch_size=64,
-        initial_epoch=epochs,
-        epochs=stage.epochs,
-        verbose=2,
-        callbacks=[early, plateau, Continue(folder, (early, plateau))],
-    )
-    done.touch()
-    return best
+    return [early, plateau, Continue(folder, (early, plateau))]
 
 
 def _new_network(member: str, stage: Stage, start: Path | None, recipe: Recipe) -> keras.Model:

@@ -81,7 +81,8 @@ class SourceWatch:
             os.scandir(self.source.path).close()
         except OSError as error:
             if self.reachable:
-                log.error("source.unreachable", source=self.name, error=error.strerror)
+                # a share that is away is no bug of ours: no traceback
+                log.error("source.unreachable", source=self.name, error=error.strerror)  # noqa: TRY400
             self.reachable = False
             return False
         if not self.reachable:
@@ -105,9 +106,8 @@ class SourceWatch:
             failure = slides.Failure(error.code, str(error), error.remedy)
             self._fail(known or self._discover(folder, path), failure, None)
             return None
-        if known is not None and known.state is not State.DISCOVERED:
-            if known.contents == export.contents(cells):
-                return None
+        if known is not None and self._is_unchanged(known, cells):
+            return None
         marker = self.source.marker
         snapshot = Snapshot.of(cells, marker is not None and (folder / marker).exists())
         verdict = self.settling.observe(path, snapshot, now)
@@ -132,6 +132,11 @@ class SourceWatch:
         if known.state in slides.FINAL:
             return known.state is not State.FAILED and self.scans % FINAL_SLIDES_EVERY != 0
         return known.state is not State.DISCOVERED
+
+    @staticmethod
+    def _is_unchanged(known: slides.Known, cells: Sequence[CellFile]) -> bool:
+        """True for a finished slide whose folder still holds what it held."""
+        return known.state is not State.DISCOVERED and known.contents == export.contents(cells)
 
     @staticmethod
     def _cells(folder: Path) -> Sequence[CellFile]:
@@ -168,7 +173,8 @@ class SourceWatch:
                 log.warning("slide.changed_after_verdict", slide=known.id, revision=slide_id)
             state = slide_id and slides.mark_ready(connection, slide_id, finished)
         if state:
-            log.info(f"slide.{state}", slide=slide_id, cells=finished.found_cells)
+            event = "slide.ready" if state == State.READY else "slide.duplicate"
+            log.info(event, slide=slide_id, cells=finished.found_cells)
 
     def _fail(self, known: slides.Known, failure: slides.Failure, contents: str | None) -> None:
         with transaction(self.database) as connection:

@@ -27,16 +27,26 @@ def examine(settings: Settings) -> Iterator[Check]:
     for name, source in settings.sources.items():
         readable = os.access(source.path, os.R_OK | os.X_OK)
         finding = "readable" if readable else "cannot be read: mount it, or set its permissions"
-        yield Check(f"source {name}", readable, finding)
+        yield Check(f"source {name}", passed=readable, finding=finding)
     if not settings.sources:
-        yield Check("sources", False, "none: set SMEARWATCH_SOURCES, or give --exports")
+        yield Check(
+            "sources", passed=False, finding="none: set SMEARWATCH_SOURCES, or give --exports"
+        )
     yield _disk(settings)
     command = settings.alert_command
     if not command:
-        yield Check("alert channel", False, "none: set SMEARWATCH_ALERT_COMMAND, or watch `alerts`")
+        yield Check(
+            "alert channel",
+            passed=False,
+            finding="none: set SMEARWATCH_ALERT_COMMAND, or watch `alerts`",
+        )
     else:
         found = shutil.which(command[0]) is not None
-        yield Check("alert channel", found, "found" if found else f"{command[0]}: no such program")
+        yield Check(
+            "alert channel",
+            passed=found,
+            finding="found" if found else f"{command[0]}: no such program",
+        )
 
 
 def _servers(settings: Settings) -> Iterator[Check]:
@@ -47,14 +57,14 @@ def _servers(settings: Settings) -> Iterator[Check]:
             yield _attempt("PostgreSQL", lambda: _database(found))
             yield _attempt("Redis", lambda: _broker(found))
     except Exception as error:  # noqa: BLE001 - a doctor reports whatever it meets
-        yield Check("servers", False, str(error))
+        yield Check("servers", passed=False, finding=str(error))
 
 
 def _attempt(name: str, check: Callable[[], str]) -> Check:
     try:
-        return Check(name, True, check())
+        return Check(name, passed=True, finding=check())
     except Exception as error:  # noqa: BLE001 - a doctor reports whatever it meets
-        return Check(name, False, f"{type(error).__name__}: {error}")
+        return Check(name, passed=False, finding=f"{type(error).__name__}: {error}")
 
 
 def _database(settings: Settings) -> str:
@@ -97,4 +107,4 @@ def _disk(settings: Settings) -> Check:
     free = shutil.disk_usage(place).free / 2**30
     passed = free > 1
     finding = f"{free:.0f} GiB free" if passed else f"only {free:.1f} GiB free: make room"
-    return Check("disk", passed, finding)
+    return Check("disk", passed=passed, finding=finding)

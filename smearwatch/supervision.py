@@ -1,4 +1,4 @@
-"""`smearwatch up`: every part as a child process, restarted when it dies, with a view of the night."""
+"""`smearwatch up`: every part as a child process, restarted when it dies; a view of the night."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Part:
 
 
 def run(settings: Settings, *, once: bool = False, stop: threading.Event | None = None) -> int:
-    """Run the night until told to stop (or, with `once`, until it is done). Returns the exit code."""
+    """Run until told to stop (or, with `once`, until all is done). Returns the exit code."""
     from smearwatch.cli.night import stop_on_signals
 
     stop = stop or stop_on_signals()

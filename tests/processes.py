@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -77,10 +78,8 @@ def kill_tree(pid: int) -> None:
 
 def kill(pid: int) -> None:
     """kill -9 one process, if it is still there."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def wait_until(true: Callable[[], bool], seconds: float, what: str) -> float:

@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 import time
-from typing import Any
 
 import structlog
 from celery import Celery
@@ -30,12 +29,12 @@ def serve(app: Celery, settings: Settings) -> None:
     """Work until told to stop: a Celery worker with one child, which loads the model after fork."""
     analysts: list[Analyst] = []
 
-    @worker_process_init.connect(weak=False)
-    def load_model(**_: Any) -> None:
+    @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
+    def load_model(**_: object) -> None:
         logs.configure(settings.log_format, settings.log_level)
         analysts.append(load(settings))
 
-    @app.task(name=TASK)
+    @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def analyse(slide_id: int) -> None:
         analysts[0].analyse(slide_id)
 

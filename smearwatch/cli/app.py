@@ -71,7 +71,7 @@ def database() -> Iterator[Engine]:
             engine.dispose()
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Write JSON; times in ISO 8601, everything else as it is."""
     typer.echo(json.dumps(value, default=str, ensure_ascii=False, indent=1))
 
@@ -106,7 +106,7 @@ _STYLE = {
 }
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     from datetime import datetime
 
     if value is None:

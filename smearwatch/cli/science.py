@@ -99,9 +99,9 @@ def _print_verdict(folder: Path, assessment: Assessment) -> None:
         )
     console.print(table)
     console.print(
-        f"set apart: {differential.uncertain} uncertain, {differential.not_leukocyte} no leukocyte, "
-        f"{differential.unreadable} unreadable, {differential.duplicate} duplicate, "
-        f"{differential.overview} overview"
+        f"set apart: {differential.uncertain} uncertain, "
+        f"{differential.not_leukocyte} no leukocyte, {differential.unreadable} unreadable, "
+        f"{differential.duplicate} duplicate, {differential.overview} overview"
     )
     console.print(DISCLAIMER)
 

@@ -40,6 +40,7 @@ class Night:
         }
 
     def smearwatch(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """One command of this installation."""
         return subprocess.run(
             [sys.executable, "-m", "smearwatch", *arguments],
             env=self.environment,
@@ -50,9 +51,11 @@ class Night:
         )
 
     def read(self, *arguments: str) -> Any:
+        """What a reading command says."""
         return json.loads(self.smearwatch(*arguments, "--json").stdout)
 
     def sql(self, query: str) -> list[list[str]]:
+        """The rows of a query, as an analyst would ask it."""
         done = self.smearwatch("psql", "-X", "-q", "--csv", "-t", "-c", query)
         assert done.returncode == 0, done.stderr
         return list(csv.reader(done.stdout.splitlines()))
@@ -111,7 +114,7 @@ def test_logs_hold_no_barcode_and_no_path(phantom_night: Night) -> None:
     assert "slide.analysed" in phantom_night.log
 
 
-def test_second_run_finds_nothing_to_do(phantom_night: Night, tmp_path: Path) -> None:
+def test_second_run_finds_nothing_to_do(phantom_night: Night) -> None:
     """The commands work twice: what is done stays done, and status says what needs a person."""
     status = phantom_night.read("status")
     assert status["slides"].get("failed", 0) == 0

@@ -1,4 +1,4 @@
-"""Real processes killed at real moments: every slide still ends judged, once, with all its cells."""
+"""Real processes killed at real moments: every slide ends judged, once, with all its cells."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.conftest import redis_client
 from tests.processes import Installation, kill, kill_tree, wait_until
 
 CELLS = {"neutrophil": 60, "lymphocyte": 60, "myeloblast": 120}
+pytestmark = pytest.mark.usefixtures("slide")
 JUDGED = ("analysed", "inadequate")
 
 
@@ -52,9 +53,7 @@ def assert_judged_once(database: Engine, attempts: int) -> None:
     assert row.lease is None
 
 
-def test_worker_child_killed_between_batches(
-    installation: Installation, database: Engine, slide: Path
-) -> None:
+def test_worker_child_killed_between_batches(installation: Installation, database: Engine) -> None:
     """kill -9 of the child that classifies: the slide is judged anew within 15 s of a new child."""
     installation.start("ingest")
     worker = installation.start("worker")
@@ -66,8 +65,8 @@ def test_worker_child_killed_between_batches(
     assert_judged_once(database, attempts=2)
 
 
-def test_whole_worker_killed(installation: Installation, database: Engine, slide: Path) -> None:
-    """kill -9 of parent and child: another worker judges the slide, though Redis holds the old message."""
+def test_whole_worker_killed(installation: Installation, database: Engine) -> None:
+    """kill -9 of parent and child: another worker judges it, though Redis holds the old message."""
     installation.start("ingest")
     worker = installation.start("worker")
     wait_until(lambda: state(database) == "running", 90, "the slide is running")
@@ -78,7 +77,7 @@ def test_whole_worker_killed(installation: Installation, database: Engine, slide
 
 
 def test_redis_loses_everything(
-    installation: Installation, database: Engine, settings: Settings, slide: Path
+    installation: Installation, database: Engine, settings: Settings
 ) -> None:
     """A broker that forgets its queue: the sweep sends the slide again."""
     installation.start("ingest")
@@ -89,9 +88,7 @@ def test_redis_loses_everything(
     assert_judged_once(database, attempts=1)
 
 
-def test_ingester_killed_before_sending(
-    installation: Installation, database: Engine, slide: Path
-) -> None:
+def test_ingester_killed_before_sending(installation: Installation, database: Engine) -> None:
     """kill -9 of the ingester at any moment: the next one goes on from PostgreSQL."""
     first = installation.start("ingest")
     wait_until(lambda: state(database) is not None, 60, "the slide is known")

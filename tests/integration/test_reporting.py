@@ -25,7 +25,7 @@ def test_every_documented_query_runs(database: Engine, query: str) -> None:
 
 
 def test_every_view_and_column_has_a_comment(database: Engine) -> None:
-    """`\\d+` explains everything in the schema."""
+    r"""`\d+` explains everything in the schema."""
     with transaction(database) as connection:
         bare = connection.execute(
             text("""

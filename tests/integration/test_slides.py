@@ -33,7 +33,7 @@ def queued(database: Engine, path: str = "A1") -> int:
     return slide_id
 
 
-def claimed(database: Engine, path: str = "A1", token: str = "w1") -> slides.Claim:
+def claimed(database: Engine, path: str = "A1", token: str = "w1") -> slides.Claim:  # noqa: S107
     slide_id = queued(database, path)
     with transaction(database) as connection:
         held = slides.claim(connection, slide_id, token)

@@ -33,7 +33,7 @@ def export(share: Path, name: str, seed: int = 1) -> Path:
 def slides(database: Engine) -> dict[str, str]:
     query = text("SELECT path, coalesce(error_code, state) FROM slides ORDER BY id")
     with transaction(database) as connection:
-        return {path: state for path, state in connection.execute(query)}
+        return dict(connection.execute(query).tuples().all())
 
 
 def settle(watch: SourceWatch, start: float = 0.0) -> None:
@@ -162,7 +162,7 @@ def test_one_bad_folder_does_not_stop_the_next(
     good = export(share, "good", seed=2)
     (share / "escape").symlink_to("/etc")
     (good / "link.jpg").symlink_to("/etc/hostname")
-    os.mkdir(os.fsencode(share) + b"/\xff")
+    Path(os.fsdecode(os.fsencode(share) + b"/\xff")).mkdir()
     shutil.copy(next(good.rglob("*.jpg")), os.fsencode(share) + b"/\xff/A_1.jpg")
     settle(watch)
     found = slides(database)

@@ -27,7 +27,9 @@ def upgrade() -> None:
     _create_alert_events()
     reporting = Path(__file__).with_name("0001_reporting.sql").read_text(encoding="utf-8")
     # By the driver itself: the text is many statements, and its % are not placeholders.
-    op.get_bind().connection.driver_connection.execute(reporting)
+    cursor = op.get_bind().connection.cursor()
+    cursor.execute(reporting)
+    cursor.close()
     _let_reader_read()
 
 
