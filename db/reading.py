@@ -104,4 +104,4 @@ def _rows(connection: Connection, query: str, **values: object) -> list[Row]:
 
 
 def _counts(connection: Connection, query: str) -> dict[str, int]:
-    return dict(connection.execute(text(query)).tuples().all())
+    return dict(iter(connection.execute(text(query))))

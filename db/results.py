@@ -55,7 +55,7 @@ def _cell_row(slide_id: int, cell: CellResult) -> tuple[Any, ...]:
 
 
 def _agrees(cell: CellResult) -> bool | None:
-    if cell.cell_class is None:
+    if cell.cell_class is None or cell.status is CellStatus.DUPLICATE:
         return None
     leukocyte = cell.status is not CellStatus.NOT_LEUKOCYTE
     return agrees(cell.instrument_class, cell.cell_class, leukocyte=leukocyte)

@@ -48,12 +48,17 @@ def classify(
     `between_batches` is called with the number of files done; what it raises ends the work.
     """
     cells: list[Cell] = []
-    seen: set[str] = set()
+    first: dict[str, int] = {}  # content -> place of the first file that has it
     for decoded in _batches(_decoded_ahead(files, bundle.input_size, batch), batch):
-        unique = [_mark_duplicate(item, seen) for item in decoded]
+        unique = [_only_new(item, first, len(cells) + at) for at, item in enumerate(decoded)]
         cells.extend(_classify_batch(unique, bundle, engine))
         between_batches(len(cells))
-    return cells
+    return [
+        _repeated(cell, cells[first[cell.sha256]])
+        if cell.status is CellStatus.DUPLICATE and cell.sha256
+        else cell
+        for cell in cells
+    ]
 
 
 def _decoded_ahead(files: Iterable[CellFile], size: int, batch: int) -> Iterator[_Decoded]:
@@ -103,17 +108,23 @@ def _batches(items: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:
         yield group
 
 
-def _mark_duplicate(item: _Decoded, seen: set[str]) -> _Decoded:
-    """The same image twice in one slide is one cell: the second is set aside."""
+def _only_new(item: _Decoded, first: dict[str, int], place: int) -> _Decoded:
+    """The same image twice in one slide is one cell: the second is not classified again."""
     digest = item.cell.sha256
-    if item.pixels is None or digest is None:
+    if item.pixels is None or digest is None or first.setdefault(digest, place) == place:
         return item
-    if digest in seen:
-        reason = "the same image is in this slide under another name"
-        cell = replace(item.cell, status=CellStatus.DUPLICATE, reason=reason)
-        return _Decoded(cell, None)
-    seen.add(digest)
-    return item
+    return _Decoded(replace(item.cell, status=CellStatus.DUPLICATE), None)
+
+
+def _repeated(cell: Cell, original: Cell) -> Cell:
+    """A second copy of an image: what the networks said of the first, outside the differential."""
+    return replace(
+        cell,
+        cell_class=original.cell_class,
+        probabilities=original.probabilities,
+        leukocyte=original.leukocyte,
+        reason=f"the same image as {original.file}",
+    )
 
 
 def _classify_batch(group: Sequence[_Decoded], bundle: Bundle, engine: Engine) -> Iterator[Cell]:

@@ -33,7 +33,7 @@ def export(share: Path, name: str, seed: int = 1) -> Path:
 def slides(database: Engine) -> dict[str, str]:
     query = text("SELECT path, coalesce(error_code, state) FROM slides ORDER BY id")
     with transaction(database) as connection:
-        return dict(connection.execute(query).tuples().all())
+        return dict(iter(connection.execute(query)))
 
 
 def settle(watch: SourceWatch, start: float = 0.0) -> None:
