@@ -4,6 +4,7 @@
                                 metrics, and the SHA-256 of every other file
     <member>.weights.h5         Keras weights, the truth
     <member>.xml, <member>.bin  OpenVINO's form of them, for CPUs
+    evidence.json               what it said of each held-out patient's cells (smearwatch.evidence)
     card.md                     what it was made from, how well it does, what it must not do
 
 The SHA-256 of bundle.json is the bundle's name in every result.
@@ -18,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.images import PREPROCESSING_VERSION
+from smearwatch.evidence import HeldOut
 from smearwatch.taxonomy import CLASSES
 
 SCHEMA = 1
+EVIDENCE = "evidence.json"
 
 
 class BundleError(Exception):
@@ -45,6 +48,12 @@ class Bundle:
     def card(self) -> str:
         """The model card, Markdown."""
         return (self.folder / "card.md").read_text(encoding="utf-8")
+
+    @property
+    def held_out(self) -> list[HeldOut]:
+        """What the bundle said of patients it was not trained on."""
+        text = (self.folder / EVIDENCE).read_text(encoding="utf-8")
+        return [HeldOut.from_dict(patient) for patient in json.loads(text)]
 
     @property
     def registration(self) -> dict[str, Any]:

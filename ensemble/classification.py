@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble import images
-from ensemble.bundle import Bundle
+from ensemble.bundle import Bundle, Description
 from ensemble.engines import Engine, predict
 from smearwatch.differential import Cell, CellStatus
 from smearwatch.export import CellFile, content_hash
@@ -135,10 +135,13 @@ def _classify_batch(group: Sequence[_Decoded], bundle: Bundle, engine: Engine) -
     prediction = predict(engine, bundle, np.stack(pixels))
     answers = iter(zip(prediction.cell.tolist(), prediction.leukocyte.tolist(), strict=True))
     for item in group:
-        yield item.cell if item.pixels is None else _judged(item.cell, *next(answers), bundle)
+        yield item.cell if item.pixels is None else judged(item.cell, *next(answers), bundle)
 
 
-def _judged(cell: Cell, probabilities: list[float], leukocyte: float, bundle: Bundle) -> Cell:
+def judged(
+    cell: Cell, probabilities: list[float], leukocyte: float, bundle: Bundle | Description
+) -> Cell:
+    """The cell with its class, or why it is set apart, by the bundle's two thresholds."""
     certainty = max(probabilities)
     status, reason = CellStatus.CLASSIFIED, None
     if leukocyte < bundle.leukocyte_from:

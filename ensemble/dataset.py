@@ -34,6 +34,7 @@ class LabelledCell:
     patient: str
     diagnosis: str
     split: str
+    whole_slide: bool = False  # the patient's slide is complete: its proportions are real
 
 
 def read_manifest(manifest: Path) -> list[LabelledCell]:
@@ -75,6 +76,7 @@ def _labelled(row: dict[str, str], manifest: Path) -> LabelledCell:
         patient=row["patient"],
         diagnosis=row.get("diagnosis", ""),
         split=row["split"],
+        whole_slide=row.get("whole_slide") == "1",
     )
 
 

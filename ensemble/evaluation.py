@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -9,8 +10,12 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 
+from ensemble.bundle import Bundle, Description
+from ensemble.classification import judged
 from ensemble.dataset import LabelledCell
 from ensemble.engines import Prediction, calibrate
+from smearwatch.differential import Cell, CellStatus
+from smearwatch.evidence import HeldOut, Outcome
 from smearwatch.taxonomy import CLASSES
 
 if TYPE_CHECKING:
@@ -109,6 +114,21 @@ def leukocyte_threshold(
 def uncertainty_threshold(probabilities: NDArray[np.float32], set_apart: float = 0.05) -> float:
     """The certainty under which the least certain share `set_apart` of cells lies."""
     return round(float(np.quantile(probabilities.max(axis=1), set_apart)), 4)
+
+
+def held_out(
+    cells: Sequence[LabelledCell], prediction: Prediction, bundle: Bundle | Description
+) -> list[HeldOut]:
+    """What the bundle makes of each patient's labelled cells; a source without patients is one."""
+    outcomes: defaultdict[tuple[str, str, str, bool], Counter[Outcome]] = defaultdict(Counter)
+    for cell, probabilities, leukocyte in zip(
+        cells, prediction.cell.tolist(), prediction.leukocyte.tolist(), strict=True
+    ):
+        empty = Cell(cell.path.name, CellStatus.CLASSIFIED)
+        seen = Outcome.of(cell.cell_class, judged(empty, probabilities, leukocyte, bundle))
+        key = (cell.source, cell.patient, cell.diagnosis, cell.whole_slide)
+        outcomes[key][seen] += 1
+    return [HeldOut(*key, dict(found)) for key, found in outcomes.items()]
 
 
 def summary(cells: Sequence[LabelledCell], prediction: Prediction) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from ensemble.bundle import Bundle, Description
 from ensemble.card import write_card
 from ensemble.dataset import LabelledCell, fingerprint, load_canvases
 from ensemble.engines import Engine, Prediction, calibrate, open_engine, predict
+from smearwatch.evidence import HeldOut
 
 
 def seal_run(run: Path, out: Path, name: str, cells: Sequence[LabelledCell]) -> Bundle:
@@ -45,7 +47,9 @@ def seal_run(run: Path, out: Path, name: str, cells: Sequence[LabelledCell]) -> 
         metrics={},
         data={"sha256": fingerprint(cells), "cells": len(cells)},
     )
-    measured = _measure(bundles.seal(out, description), description, validation)
+    measured, patients = _measure(bundles.seal(out, description), description, validation)
+    evidence = json.dumps([patient.to_dict() for patient in patients], indent=None)
+    (out / bundles.EVIDENCE).write_text(evidence + "\n", encoding="utf-8")
     (out / "card.md").write_text(write_card(measured, cells), encoding="utf-8")
     return bundles.seal(out, measured)
 
@@ -96,15 +100,16 @@ def predict_all(
 
 def _measure(
     bundle: Bundle, description: Description, cells: Sequence[LabelledCell]
-) -> Description:
+) -> tuple[Description, list[HeldOut]]:
     raw = predict_all(open_engine(bundle), bundle, cells)
     temperature = evaluation.fit_temperature(evaluation.truth(cells), raw.cell)
     calibrated = Prediction(calibrate(raw.cell, temperature), raw.leukocyte)
     leukocytes = np.array([cell.is_leukocyte for cell in cells])
-    return replace(
+    measured = replace(
         description,
         temperature=temperature,
         uncertain_below=evaluation.uncertainty_threshold(calibrated.cell[leukocytes]),
         leukocyte_from=evaluation.leukocyte_threshold(cells, calibrated.leukocyte),
         metrics={"validation": evaluation.summary(cells, calibrated)},
     )
+    return measured, evaluation.held_out(cells, calibrated, measured)

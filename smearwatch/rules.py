@@ -7,13 +7,16 @@ Pure. The slide's level is that of its gravest reason. Adding blasts never lower
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smearwatch.differential import Differential, Share
 from smearwatch.taxonomy import BLASTS, CellClass
+
+if TYPE_CHECKING:
+    from smearwatch.correction import Corrected, ErrorRates
 
 DISCLAIMER = "Research use only; not a diagnosis."
 
@@ -32,44 +35,126 @@ class Level(StrEnum):
         return list(Level).index(self)
 
 
+class RulesError(ValueError):
+    """A table of rules that cannot be used; the text names the entry and what it may be."""
+
+
 @dataclass(frozen=True)
 class Thresholds:
-    """Where each rule begins; shares are 0 to 1 of leukocytes or classified cells."""
+    """Where each rule begins: the entries of `rules.toml`, named `<section>_<entry>`.
 
-    # 20% blasts or blast equivalents: acute leukaemia (WHO 2022). The 5 cells keep one or two
-    # misread cells on a thin slide from calling somebody at night.
-    urgent_suspicious: float = 0.20
-    urgent_promyelocytes: float = 0.10  # APL kills within hours; promyelocytes are not in blood
-    urgent_cells: int = 5
-    # 5 to 19% blasts in blood: MDS with increased blasts 2 (WHO 2022).
-    review_suspicious: float = 0.05
-    # ICSH 2015 (doi:10.1111/ijlh.12327): blasts are reported whenever seen, even one.
-    review_blasts: int = 1
-    review_immature_granulocytes: float = 0.05
-    review_bands: float = 0.20
-    # Promonocytes, blast equivalents, have no class of their own and are filed as monocytes.
-    review_monocytes: float = 0.30
-    review_variant_lymphocytes: float = 0.20
-    review_uncertain: float = 0.25
-    review_unreadable: float = 0.20
-    review_not_leukocyte: float = 0.50
-    # Ruemke 1960: of 50 cells, none suspicious still allows 7%.
-    least_leukocytes: int = 50
+    Shares are 0 to 1 of leukocytes or classified cells, counts are cells.
+    """
+
+    urgent_suspicious: float
+    urgent_promyelocytes: float
+    urgent_cells: int
+    review_suspicious: float
+    review_blasts: int
+    review_mixed_lines: float
+    review_immature_granulocytes: float
+    review_bands: float
+    review_monocytes: float
+    review_variant_lymphocytes: float
+    review_uncertain: float
+    review_unreadable: float
+    review_not_leukocyte: float
+    inadequate_leukocytes: int
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            fits = 0 <= value <= 1 if field.type == "float" else value >= 1
-            if not fits:
-                raise ValueError(
-                    f"threshold {field.name} is {value}: a share is 0 to 1, a count >= 1"
+        for name, value in asdict(self).items():
+            if not _fits(name, value):
+                wanted = "a count of 1 or more" if name in _COUNTS else "a share from 0 to 1"
+                raise RulesError(f"{_entry(name)} is {value!r}; it must be {wanted}")
+
+    @classmethod
+    def from_tables(cls, tables: Tables) -> Thresholds:
+        """All entries of a complete table.
+
+        Raises:
+            RulesError: an entry is missing, unknown or no number in range.
+        """
+        values = _flat(tables)
+        missing = [_entry(field.name) for field in fields(cls) if field.name not in values]
+        if missing:
+            raise RulesError(f"missing: {', '.join(missing)}")
+        return cls(**values)
+
+    def tightened(self, tables: Tables) -> Thresholds:
+        """These thresholds with a laboratory's stricter entries.
+
+        Raises:
+            RulesError: an entry is unknown, no number in range, or would loosen a rule.
+        """
+        changed = _flat(tables)
+        stricter = replace(self, **changed)
+        for name in changed:
+            old, new = getattr(self, name), getattr(stricter, name)
+            looser = new < old if name in _STRICTER_UP else new > old
+            if looser:
+                raise RulesError(
+                    f"{_entry(name)} = {new} would loosen the rule, which is {old}; "
+                    "a laboratory may only tighten"
                 )
+        return stricter
 
     @property
     def version(self) -> str:
         """Changes with the rules (the number) and with any threshold (the hash)."""
         values = repr(sorted(asdict(self).items())).encode()
-        return f"1-{hashlib.sha256(values).hexdigest()[:8]}"
+        return f"{RULES}-{hashlib.sha256(values).hexdigest()[:8]}"
+
+
+Tables = Mapping[str, Mapping[str, Any]]
+RULES = 2  # the version of the rules themselves
+_COUNTS = {"urgent_cells", "review_blasts", "inadequate_leukocytes"}
+_STRICTER_UP = {"inadequate_leukocytes"}  # everywhere else the lower threshold is the stricter
+
+
+def _entry(name: str) -> str:
+    return name.replace("_", ".", 1)
+
+
+def _fits(name: str, value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) and value >= 1 if name in _COUNTS else 0 <= value <= 1
+
+
+def _flat(tables: Tables) -> dict[str, Any]:
+    known = {field.name for field in fields(Thresholds)}
+    values = {}
+    for section, entries in tables.items():
+        for entry, value in entries.items() if isinstance(entries, Mapping) else [("", None)]:
+            name = f"{section}_{entry}"
+            if name not in known:
+                sections = ", ".join(sorted(_entry(one) for one in known))
+                raise RulesError(f"no rule is called {_entry(name)}; there are {sections}")
+            values[name] = value
+    return values
+
+
+class Line(StrEnum):
+    """Which line the blasts look like; morphology alone, no immunophenotype."""
+
+    MYELOID = "myeloid"
+    LYMPHOID = "lymphoid"
+    UNDETERMINED = "undetermined"
+
+    @classmethod
+    def of(cls, seen: Differential) -> Line | None:
+        """The line of the surer part of the blasts; None where there are none."""
+        low, high = _myeloid(seen).interval
+        if not seen.blasts.count:
+            return None
+        return cls.MYELOID if low > HALF else cls.LYMPHOID if high < HALF else cls.UNDETERMINED
+
+
+HALF = 0.5
+
+
+def _myeloid(seen: Differential) -> Share:
+    return Share(seen.counts[CellClass.MYELOBLAST], seen.blasts.count)
 
 
 @dataclass(frozen=True)
@@ -95,6 +180,7 @@ class Assessment:
     reasons: tuple[Reason, ...]  # the gravest first
     differential: Differential
     rules_version: str
+    corrected: Corrected | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; the keys `level`, `reasons` and `counts` are a public contract."""
@@ -102,18 +188,29 @@ class Assessment:
             "level": self.level,
             "reasons": [reason.to_dict() for reason in self.reasons],
             **self.differential.to_dict(),
+            "line": Line.of(self.differential),
+            "corrected": self.corrected and self.corrected.to_dict(),
             "rules": self.rules_version,
             "disclaimer": DISCLAIMER,
         }
 
 
-def assess(differential: Differential, thresholds: Thresholds | None = None) -> Assessment:
-    """Judge a slide."""
-    thresholds = thresholds or Thresholds()
+def assess(
+    differential: Differential, thresholds: Thresholds, errors: ErrorRates | None = None
+) -> Assessment:
+    """Judge a slide; with `errors`, its counts are corrected too.
+
+    The level follows the raw counts: a correction may explain a blast away, and must not.
+    """
     found = [reason for rule in _RULES for reason in rule(differential, thresholds)]
     reasons = sorted(found, key=lambda reason: -reason.level.severity)
     level = reasons[0].level if reasons else Level.ROUTINE
-    return Assessment(level, tuple(reasons), differential, thresholds.version)
+    corrected = None
+    if errors is not None:
+        from smearwatch.correction import correct
+
+        corrected = correct(differential.counts, errors)
+    return Assessment(level, tuple(reasons), differential, thresholds.version, corrected)
 
 
 Rule = Callable[[Differential, Thresholds], Iterator[Reason]]
@@ -122,7 +219,8 @@ Rule = Callable[[Differential, Thresholds], Iterator[Reason]]
 def _acute_leukaemia(seen: Differential, at: Thresholds) -> Iterator[Reason]:
     share = seen.suspicious_share
     if share.fraction >= at.urgent_suspicious and share.count >= at.urgent_cells:
-        text = f"Suspected acute leukaemia: blasts and promyelocytes {share} of leukocytes."
+        line = f", blasts {Line.of(seen)}" if seen.blasts.count else ""
+        text = f"Suspected acute leukaemia{line}: blasts and promyelocytes {share} of leukocytes."
         yield _reason("acute_leukaemia_suspected", Level.URGENT, text, share, at.urgent_suspicious)
     elif share.count and share.fraction >= at.review_suspicious:
         text = f"Blasts and promyelocytes {share} of leukocytes."
@@ -149,6 +247,18 @@ def _any_blast(seen: Differential, at: Thresholds) -> Iterator[Reason]:
             yield Reason(code, Level.REVIEW, text, share.count, at.review_blasts)
 
 
+def _mixed_lines(seen: Differential, at: Thresholds) -> Iterator[Reason]:
+    """Blasts of both lines, each surely more than a misread few."""
+    low, high = _myeloid(seen).interval
+    lesser = min(low, 1 - high)
+    if seen.blasts.count and lesser >= at.review_mixed_lines:
+        text = (
+            f"Blasts look myeloid and lymphoid: {_myeloid(seen)} myeloid. A hint of mixed "
+            "phenotype at most; immunophenotyping decides."
+        )
+        yield Reason("mixed_phenotype_hint", Level.REVIEW, text, lesser, at.review_mixed_lines)
+
+
 def _hidden_blasts(seen: Differential, at: Thresholds) -> Iterator[Reason]:
     """Single suspicious cells whose class is uncertain are not lost between the other rules."""
     if seen.suspicious and not seen.blasts.count:
@@ -158,13 +268,13 @@ def _hidden_blasts(seen: Differential, at: Thresholds) -> Iterator[Reason]:
 
 
 def _too_few(seen: Differential, at: Thresholds) -> Iterator[Reason]:
-    if seen.leukocytes < at.least_leukocytes:
+    if seen.leukocytes < at.inadequate_leukocytes:
         text = (
             f"Only {seen.leukocytes} readable leukocytes; "
-            f"at least {at.least_leukocytes} are needed to say anything."
+            f"at least {at.inadequate_leukocytes} are needed to say anything."
         )
         yield Reason(
-            "too_few_leukocytes", Level.INADEQUATE, text, seen.leukocytes, at.least_leukocytes
+            "too_few_leukocytes", Level.INADEQUATE, text, seen.leukocytes, at.inadequate_leukocytes
         )
 
 
@@ -223,6 +333,7 @@ _RULES: tuple[Rule, ...] = (
     _apl,
     _acute_leukaemia,
     _any_blast,
+    _mixed_lines,
     _hidden_blasts,
     _pictures,
     _doubts,

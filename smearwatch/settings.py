@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         default_factory=dict, description="name -> folder to watch and how"
     )
     bundle: Path | None = Field(default=None, description="model bundle; unset: the one shipped")
+    rules: Path | None = Field(
+        default=None, description="the laboratory's stricter thresholds; unset: as shipped"
+    )
     engine: Literal["openvino", "tensorflow"] = Field(
         default="openvino", description="openvino for CPU, tensorflow for GPU"
     )

@@ -15,6 +15,7 @@ from ensemble.bundle import Bundle
 from ensemble.classification import classify
 from ensemble.engines import Engine as InferenceEngine
 from smearwatch import export
+from smearwatch.correction import ErrorRates
 from smearwatch.differential import Cell, Differential
 from smearwatch.export import CellFile, ExportError
 from smearwatch.rules import Assessment, Level, Thresholds, assess
@@ -33,6 +34,7 @@ class Analyst:
     bundle: Bundle
     engine: InferenceEngine
     thresholds: Thresholds
+    errors: ErrorRates
 
     def analyse(self, slide_id: int) -> None:
         """Judge a slide if it waits to be judged; a message about any other slide does nothing."""
@@ -63,7 +65,8 @@ class Analyst:
                 slides.give_back(connection, held)
             log.warning("slide.changed_while_read", slide=held.slide_id)
             return
-        self._write(held, cells, assess(Differential.of(cells), self.thresholds))
+        assessment = assess(Differential.of(cells), self.thresholds, self.errors)
+        self._write(held, cells, assessment)
 
     def _folder(self, held: slides.Claim) -> Path:
         """The slide's folder: from the database, and only under a configured source."""

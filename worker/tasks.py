@@ -15,8 +15,8 @@ from db import processes, results
 from db.session import DatabaseUnavailable, connect, transaction
 from ensemble import bundle as bundles
 from ensemble.engines import open_engine
-from smearwatch import logs
-from smearwatch.rules import Thresholds
+from smearwatch import logs, rulebook
+from smearwatch.correction import ErrorRates
 from smearwatch.settings import Settings
 from worker.analysis import Analyst
 
@@ -57,7 +57,14 @@ def load(settings: Settings) -> Analyst:
         bundle, settings.engine, precision=settings.precision, allow_cpu=settings.allow_cpu
     )
     database = connect(settings.database(), application="smearwatch-worker")
-    analyst = Analyst(settings, database, bundle, engine, Thresholds())
+    analyst = Analyst(
+        settings,
+        database,
+        bundle,
+        engine,
+        thresholds=rulebook.load(settings.rules),
+        errors=ErrorRates(bundle.held_out),
+    )
     with transaction(database) as connection:
         results.register_model(connection, bundle.registration)
     threading.Thread(target=_beat_forever, args=[analyst], name="beat", daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,8 @@ def classify(
     from ensemble import bundle as bundles
     from ensemble.classification import classify as classify_files
     from ensemble.engines import open_engine
-    from smearwatch import export
+    from smearwatch import export, rulebook
+    from smearwatch.correction import ErrorRates
     from smearwatch.differential import Differential
     from smearwatch.rules import Level, assess
 
@@ -39,7 +41,8 @@ def classify(
         bundle, settings.engine, precision=settings.precision, allow_cpu=settings.allow_cpu
     )
     cells = classify_files(files, bundle, engine, settings.batch)
-    assessment = assess(Differential.of(cells))
+    errors = ErrorRates(bundle.held_out)
+    assessment = assess(Differential.of(cells), rulebook.load(settings.rules), errors)
     if as_json:
         from smearwatch.cli.app import print_json
 
@@ -77,6 +80,10 @@ def as_dict(
     }
 
 
+def _per_cent(fraction: float, low: float, high: float) -> tuple[str, str]:
+    return f"{fraction:.1%}", f"{100 * low:.1f} to {high:.1%}"
+
+
 def _print_verdict(folder: Path, assessment: Assessment) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -87,17 +94,23 @@ def _print_verdict(folder: Path, assessment: Assessment) -> None:
     console.print(f"{folder.name}: ", levelled(assessment.level), sep="", end="\n\n", markup=False)
     for reason in assessment.reasons:
         console.print(f"- {reason.text}", markup=False)
-    table = Table("class", "cells", "%", "95% interval")
+    table = Table("class", "cells", "counted", "95% interval", "corrected", "95% interval")
+    corrected = assessment.corrected
     for cell_class in CLASSES:
         share = differential.share(cell_class)
-        low, high = share.interval
         table.add_row(
             cell_class.replace("_", " "),
             str(share.count),
-            f"{share.fraction:.1%}",
-            f"{low:.1%} - {high:.1%}",
+            *_per_cent(share.fraction, *share.interval),
+            *(_per_cent(*astuple(corrected.shares[cell_class])) if corrected else ("-", "-")),
         )
     console.print(table)
+    if corrected:
+        console.print(
+            "blasts and promyelocytes, corrected: "
+            "{} ({}); ".format(*_per_cent(*astuple(corrected.suspicious)))
+            + f"probability that they are 20% or more: {corrected.leukaemia_probability:.0%}"
+        )
     console.print(
         f"set apart: {differential.uncertain} uncertain, "
         f"{differential.not_leukocyte} no leukocyte, {differential.unreadable} unreadable, "

@@ -1,0 +1,135 @@
+"""A slide's counts, corrected for what the classifier is known to confuse.
+
+Pure. The counted classes are a mixture: each true class is read as any of the twelve with a
+probability known from held-out patients. The most likely true proportions under that mixture are
+found by expectation maximisation (Richardson 1972; D'Agostini 1995,
+doi:10.1016/0168-9002(95)00274-X), which keeps them at or above 0 and summing to 1 where matrix
+inversion (Rogan and Gladen 1978, doi:10.1093/oxfordjournals.aje.a112510) does not.
+docs/decisions/0010 has the comparison on whole slides.
+
+The intervals hold both errors: the slide's own counting (a Dirichlet posterior with Jeffreys'
+prior) and the classifier's (held-out patients drawn with replacement, since errors differ between
+patients more than between cells, and for their cells a Dirichlet posterior again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from smearwatch.evidence import SUSPICIOUS_CLASSES, HeldOut, error_counts
+from smearwatch.taxonomy import CLASSES, CellClass
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+DRAWS = 400
+ITERATIONS = 100
+JEFFREYS = 0.5
+SMOOTHING = JEFFREYS / len(CLASSES)  # a class that was never seen may be read as anything
+LEUKAEMIA_FROM = 0.20  # blasts and blast equivalents (WHO 2022)
+_TINY = np.finfo(float).tiny
+_SUSPICIOUS = [index for index, name in enumerate(CLASSES) if name in SUSPICIOUS_CLASSES]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A corrected fraction, 0 to 1, with its 95% interval."""
+
+    fraction: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, in per cent."""
+        return {
+            "percent": round(100 * self.fraction, 1),
+            "interval_percent": [round(100 * self.low, 1), round(100 * self.high, 1)],
+        }
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A corrected differential."""
+
+    shares: Mapping[CellClass, Estimate]
+    suspicious: Estimate  # blasts and promyelocytes together
+    leukaemia_probability: float  # that they are 20% or more of the leukocytes on the slide
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "percentages": {str(name): share.to_dict() for name, share in self.shares.items()},
+            "suspicious": self.suspicious.to_dict(),
+            "leukaemia_probability": round(self.leukaemia_probability, 3),
+        }
+
+
+class ErrorRates:
+    """How held-out cells of each class were read, as a matrix and as plausible other matrices."""
+
+    def __init__(self, held_out: Sequence[HeldOut], draws: int = DRAWS, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        patients = [error_counts([one]) for one in held_out if one.patient]
+        whole = error_counts(one for one in held_out if not one.patient)
+        self.expected = _rates(whole + sum(patients) + SMOOTHING)
+        self.draws = np.stack(
+            [_rates(rng.gamma(_resampled(patients, whole, rng) + SMOOTHING)) for _ in range(draws)]
+        )
+
+
+def _resampled(patients: Sequence[Floats], whole: Floats, rng: np.random.Generator) -> Floats:
+    """Counts of patients drawn with replacement, beside the cells that have no patient."""
+    counts = whole.copy()
+    for index in rng.integers(len(patients), size=len(patients)) if patients else ():
+        counts += patients[index]
+    return counts
+
+
+def _rates(weights: Floats) -> Floats:
+    rates: Floats = weights / weights.sum(axis=1, keepdims=True)
+    return rates
+
+
+def correct(counts: Mapping[CellClass, int], errors: ErrorRates) -> Corrected | None:
+    """The most likely true composition behind `counts`; None where nothing was counted.
+
+    The same counts always give the same answer.
+    """
+    counted = np.array([counts[cell_class] for cell_class in CLASSES], dtype=float)
+    if not counted.any():
+        return None
+    rng = np.random.default_rng(1)
+    plausible = rng.dirichlet(counted + JEFFREYS, size=len(errors.draws))
+    best = most_likely(counted[None] / counted.sum(), errors.expected[None])[0]
+    draws = most_likely(plausible, errors.draws)
+    suspicious = draws[:, _SUSPICIOUS].sum(axis=1)
+    return Corrected(
+        shares={
+            cell_class: _estimate(best[index], draws[:, index])
+            for index, cell_class in enumerate(CLASSES)
+        },
+        suspicious=_estimate(best[_SUSPICIOUS].sum(), suspicious),
+        leukaemia_probability=float((suspicious >= LEUKAEMIA_FROM).mean()),
+    )
+
+
+def most_likely(observed: Floats, rates: Floats) -> Floats:
+    """True proportions (n, 12) behind observed ones (n, 12), given read rates (n, 12, 12)."""
+    true = observed + SMOOTHING
+    true /= true.sum(axis=1, keepdims=True)
+    for _ in range(ITERATIONS):
+        expected = np.einsum("ni,nij->nj", true, rates) + _TINY
+        true = true * np.einsum("nij,nj->ni", rates, observed / expected)
+        true /= true.sum(axis=1, keepdims=True)
+    return true
+
+
+def _estimate(best: float, draws: Floats) -> Estimate:
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Estimate(float(best), float(min(low, best)), float(max(high, best)))

@@ -1,0 +1,174 @@
+"""What the bundle said of cells it never trained on: the ground every correction stands on.
+
+Pure. A held-out patient is a table of outcomes: what the technologist signed, what became of the
+cell, and how often. From it come the error rates that correct a slide's counts (`correction`),
+and how often the rules call somebody: for patients with leukaemia, and on simulated healthy
+slides.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from smearwatch.differential import Cell, CellStatus, Differential
+from smearwatch.taxonomy import BLASTS, CLASSES, CellClass
+
+# An adult's normal differential, the middle of the reference intervals (Dacie and Lewis,
+# Practical Haematology, 12th ed., table 2.1), rounded to sum to 1.
+HEALTHY_SHARES: Mapping[CellClass, float] = {
+    CellClass.NEUTROPHIL: 0.57,
+    CellClass.BAND_NEUTROPHIL: 0.03,
+    CellClass.EOSINOPHIL: 0.03,
+    CellClass.BASOPHIL: 0.01,
+    CellClass.MONOCYTE: 0.06,
+    CellClass.LYMPHOCYTE: 0.30,
+}
+SUSPICIOUS_CLASSES = BLASTS | {CellClass.PROMYELOCYTE}
+
+
+class Outcome(NamedTuple):
+    """What was signed, and what the bundle made of it; `signed` None is outside the twelve."""
+
+    signed: CellClass | None
+    status: CellStatus
+    predicted: CellClass
+    suspicious: bool
+
+    @classmethod
+    def of(cls, signed: CellClass | None, cell: Cell) -> Outcome:
+        """A classified cell beside its label.
+
+        Raises:
+            ValueError: the networks never saw the cell.
+        """
+        if cell.cell_class is None:
+            raise ValueError(f"{cell.file} was not classified")
+        return cls(signed, cell.status, cell.cell_class, cell.is_suspicious)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One patient's outcomes; `patient` is empty where a source names none."""
+
+    source: str
+    patient: str
+    diagnosis: str
+    whole_slide: bool
+    outcomes: Mapping[Outcome, int]
+
+    @property
+    def differential(self) -> Differential:
+        """What Smearwatch counts on this patient."""
+        return tally(self.outcomes)
+
+    @property
+    def signed(self) -> dict[CellClass, int]:
+        """What the technologist counted, of the twelve."""
+        counts: Counter[CellClass | None] = Counter()
+        for outcome, cells in self.outcomes.items():
+            counts[outcome.signed] += cells
+        return {cell_class: counts[cell_class] for cell_class in CLASSES}
+
+    @property
+    def signed_suspicious(self) -> float:
+        """The technologist's share of blasts and promyelocytes, 0 to 1."""
+        signed = self.signed
+        of = sum(signed.values())
+        return sum(signed[cell_class] for cell_class in SUSPICIOUS_CLASSES) / of if of else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "source": self.source,
+            "patient": self.patient,
+            "diagnosis": self.diagnosis,
+            "whole_slide": self.whole_slide,
+            "outcomes": [[*outcome, cells] for outcome, cells in self.outcomes.items()],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> HeldOut:
+        """The inverse of `to_dict`."""
+        outcomes = {
+            Outcome(
+                CellClass(signed) if signed else None, CellStatus(status), CellClass(best), s
+            ): n
+            for signed, status, best, s, n in data["outcomes"]
+        }
+        return cls(**{**data, "outcomes": outcomes})
+
+
+def tally(outcomes: Mapping[Outcome, int]) -> Differential:
+    """A differential of these outcomes."""
+    counts: Counter[CellClass] = Counter()
+    statuses: Counter[CellStatus] = Counter()
+    suspicious = 0
+    for outcome, cells in outcomes.items():
+        statuses[outcome.status] += cells
+        suspicious += cells * outcome.suspicious
+        if outcome.status is CellStatus.CLASSIFIED:
+            counts[outcome.predicted] += cells
+    return Differential(
+        counts={cell_class: counts[cell_class] for cell_class in CLASSES},
+        uncertain=statuses[CellStatus.UNCERTAIN],
+        not_leukocyte=statuses[CellStatus.NOT_LEUKOCYTE],
+        suspicious=suspicious,
+    )
+
+
+def error_counts(held_out: Iterable[HeldOut]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Signed class (rows) against predicted class (columns) of classified cells: (12, 12)."""
+    place = {cell_class: index for index, cell_class in enumerate(CLASSES)}
+    counts = np.zeros((len(CLASSES), len(CLASSES)))
+    for patient in held_out:
+        for outcome, cells in patient.outcomes.items():
+            if outcome.signed is not None and outcome.status is CellStatus.CLASSIFIED:
+                counts[place[outcome.signed], place[outcome.predicted]] += cells
+    return counts
+
+
+def simulate_healthy(
+    held_out: Sequence[HeldOut], slides: int, cells: int = 200, seed: int = 0
+) -> list[Differential]:
+    """Slides of `cells` held-out cells drawn in a healthy adult's proportions.
+
+    Simulated, not seen: each slide first draws its own small population of each class (a
+    bootstrap), so that the few cells at hand do not pass for certainty.
+
+    Raises:
+        ValueError: a class of a healthy differential has no held-out cell.
+    """
+    pools = {
+        cell_class: [
+            (outcome, count)
+            for patient in held_out
+            for outcome, count in patient.outcomes.items()
+            if outcome.signed is cell_class
+        ]
+        for cell_class in HEALTHY_SHARES
+    }
+    empty = [str(cell_class) for cell_class, pool in pools.items() if not pool]
+    if empty:
+        raise ValueError(f"no held-out cells of: {', '.join(empty)}")
+    rng = np.random.default_rng(seed)
+    return [tally(_healthy_slide(pools, cells, rng)) for _ in range(slides)]
+
+
+def _healthy_slide(
+    pools: Mapping[CellClass, Sequence[tuple[Outcome, int]]], cells: int, rng: np.random.Generator
+) -> Counter[Outcome]:
+    drawn: Counter[Outcome] = Counter()
+    per_class = rng.multinomial(cells, list(HEALTHY_SHARES.values()))
+    for pool, wanted in zip(pools.values(), per_class, strict=True):
+        counts = np.array([count for _, count in pool])
+        resampled = rng.multinomial(counts.sum(), counts / counts.sum())
+        for (outcome, _), number in zip(
+            pool, rng.multinomial(wanted, resampled / resampled.sum()), strict=True
+        ):
+            drawn[outcome] += int(number)
+    return drawn
