@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
+from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
@@ -59,6 +60,7 @@ class AlertEventKind(StrEnum):
     RAISED = "raised"
     DELIVERED = "delivered"
     DELIVERY_FAILED = "delivery_failed"
+    ESCALATED = "escalated"
     ACKNOWLEDGED = "acknowledged"
 
 
@@ -105,6 +107,7 @@ class Model(Base):
     preprocessing_version: Mapped[int]
     metrics: Mapped[dict[str, Any]]
     card: Mapped[str]
+    evidence: Mapped[list[Any]]  # what it said of held-out patients: corrections need it
     registered_at: Mapped[Now]
 
 
@@ -204,14 +207,16 @@ class Assessment(Base):
 
 
 class Alert(Base):
-    """An urgent verdict that a person must hear of; its life is in `alert_events`."""
+    """An urgent verdict that a person must hear of, or a drill; its life is in `alert_events`."""
 
     __tablename__ = "alerts"
 
     id: Mapped[BigId]
-    slide_id: Mapped[int] = mapped_column(ForeignKey("slides.id"))
-    assessment_id: Mapped[int] = mapped_column(ForeignKey("assessments.id"))
-    model_sha256: Mapped[str] = mapped_column(ForeignKey("models.sha256"))
+    key: Mapped[UUID] = mapped_column(server_default=text("gen_random_uuid()"), unique=True)
+    drill: Mapped[bool] = mapped_column(server_default=text("false"))
+    slide_id: Mapped[int | None] = mapped_column(ForeignKey("slides.id"))
+    assessment_id: Mapped[int | None] = mapped_column(ForeignKey("assessments.id"))
+    model_sha256: Mapped[str | None] = mapped_column(ForeignKey("models.sha256"))
     level: Mapped[str]
     raised_at: Mapped[Now]
 
@@ -219,6 +224,9 @@ class Alert(Base):
         UniqueConstraint("slide_id", "model_sha256", "level"),
         Index("ix_alerts_raised_at", "raised_at"),
         _one_of("level", Level),
+        CheckConstraint(
+            "drill = (slide_id IS NULL) AND drill = (assessment_id IS NULL)", name="drill"
+        ),
     )
 
 
@@ -240,6 +248,13 @@ class AlertEvent(Base):
             "alert_id",
             unique=True,
             postgresql_where=text("kind = 'acknowledged'"),
+        ),
+        Index(
+            "uq_alert_events_escalated",
+            "alert_id",
+            "actor",
+            unique=True,
+            postgresql_where=text("kind = 'escalated'"),
         ),
         _one_of("kind", AlertEventKind),
     )

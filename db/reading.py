@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from db.alerts import UnknownAlert
+
 Row = dict[str, Any]
 
 SILENT_AFTER_S = 60  # a process that said nothing for so long is taken for dead
@@ -20,8 +22,16 @@ class Status:
     slides: dict[str, int]  # by state
     levels: dict[str, int]
     oldest_waiting_s: float | None
+    newest_verdict_s: float | None  # how long ago
+    oldest_untold_s: float | None  # the alert that waits longest to reach somebody
     alerts: dict[str, int]  # by state
     processes: list[Row]
+
+    @property
+    def is_stuck(self) -> bool:
+        """Slides wait and nothing moves, whatever lives."""
+        waits = (self.oldest_waiting_s or 0) > STUCK_AFTER_S
+        return waits and (self.newest_verdict_s is None or self.newest_verdict_s > STUCK_AFTER_S)
 
     @property
     def concerns(self) -> list[str]:
@@ -33,9 +43,11 @@ class Status:
             found.append(f"{raised} alerts reached nobody yet: `smearwatch alerts`")
         if delivered := self.alerts.get("delivered"):
             found.append(f"{delivered} alerts are not acknowledged: `smearwatch alerts`")
-        if self.oldest_waiting_s is not None and self.oldest_waiting_s > STUCK_AFTER_S:
-            minutes = self.oldest_waiting_s / 60
-            found.append(f"a slide waits for {minutes:.0f} minutes: is a worker running?")
+        if self.is_stuck:
+            minutes = (self.oldest_waiting_s or 0) / 60
+            found.append(
+                f"a slide waits for {minutes:.0f} minutes and none is judged: is a worker running?"
+            )
         found += [
             f"{process['name']} on {process['host']} is silent for {process['silent_s']:.0f} s"
             for process in self.processes
@@ -58,7 +70,19 @@ def status(connection: Connection) -> Status:
                 "WHERE state IN ('ready', 'queued', 'running')"
             )
         ),
-        alerts=_counts(connection, "SELECT state, count(*) FROM reporting.alerts GROUP BY 1"),
+        newest_verdict_s=connection.scalar(
+            text("SELECT extract(epoch FROM now() - max(finished_at))::float FROM slides")
+        ),
+        oldest_untold_s=connection.scalar(
+            text(
+                "SELECT extract(epoch FROM now() - min(raised_at))::float FROM reporting.alerts "
+                "WHERE state = 'raised' AND NOT drill"
+            )
+        ),
+        alerts=_counts(
+            connection,
+            "SELECT state, count(*) FROM reporting.alerts WHERE NOT drill GROUP BY 1",
+        ),
         processes=_rows(
             connection,
             "SELECT name, host, pid, detail, started_at, seen_at, "
@@ -96,6 +120,30 @@ def alerts(connection: Connection, *, everything: bool = False) -> list[Row]:
         "SELECT * FROM reporting.alerts WHERE :everything OR state <> 'acknowledged' "
         "ORDER BY alert_id",
         everything=everything,
+    )
+
+
+def alert(connection: Connection, alert_id: int) -> Row:
+    """One alert.
+
+    Raises:
+        UnknownAlert: no such alert.
+    """
+    rows = _rows(
+        connection, "SELECT * FROM reporting.alerts WHERE alert_id = :alert", alert=alert_id
+    )
+    if not rows:
+        raise UnknownAlert(f"there is no alert {alert_id}: `smearwatch alerts --all` has them")
+    return rows[0]
+
+
+def alert_events(connection: Connection, alert_id: int) -> list[Row]:
+    """Everything that happened to an alert, in order."""
+    return _rows(
+        connection,
+        "SELECT at, kind, actor, note FROM reporting.alert_events WHERE alert_id = :alert "
+        "ORDER BY event_id",
+        alert=alert_id,
     )
 
 

@@ -79,7 +79,7 @@ def write_assessment(
             **key,
             level=assessment.level,
             reasons=[reason.to_dict() for reason in assessment.reasons],
-            differential=assessment.differential.to_dict(),
+            differential=assessment.figures(),
         )
         .on_conflict_do_nothing(index_elements=list(key))
     )

@@ -66,6 +66,7 @@ class Bundle:
             "preprocessing_version": PREPROCESSING_VERSION,
             "metrics": self.metrics,
             "card": self.card,
+            "evidence": [patient.to_dict() for patient in self.held_out],
         }
 
 

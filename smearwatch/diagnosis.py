@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from smearwatch import on_call, rulebook
+from smearwatch.on_call import OnCallError
 from smearwatch.settings import Settings
+
+REACH_SECONDS = 5.0
 
 
 class Check(NamedTuple):
@@ -33,20 +38,8 @@ def examine(settings: Settings) -> Iterator[Check]:
             "sources", passed=False, finding="none: set SMEARWATCH_SOURCES, or give --exports"
         )
     yield _disk(settings)
-    command = settings.alert_command
-    if not command:
-        yield Check(
-            "alert channel",
-            passed=False,
-            finding="none: set SMEARWATCH_ALERT_COMMAND, or watch `alerts`",
-        )
-    else:
-        found = shutil.which(command[0]) is not None
-        yield Check(
-            "alert channel",
-            passed=found,
-            finding="found" if found else f"{command[0]}: no such program",
-        )
+    yield _attempt("rules", lambda: f"version {rulebook.load(settings.rules).version}")
+    yield _attempt("people on call", lambda: _on_call(settings))
 
 
 def _servers(settings: Settings) -> Iterator[Check]:
@@ -98,6 +91,21 @@ def _engine(settings: Settings) -> str:
         extra = "cpu" if settings.engine == "openvino" else "gpu"
         raise RuntimeError(f"not installed: pip install 'smearwatch[{extra}]'")
     return f"{settings.engine} is installed"
+
+
+def _on_call(settings: Settings) -> str:
+    if settings.alerts is None:
+        raise OnCallError("nobody is told of urgent slides: set SMEARWATCH_ALERTS to their file")
+    people = on_call.read(settings.alerts)
+    for person in people.on_call:
+        if person.command and shutil.which(person.command[0]) is None:
+            raise OnCallError(f"{person.name}: no such program: {person.command[0]}")
+        if person.secret_file:
+            person.secret_file.read_text(encoding="utf-8")
+    if people.smtp:
+        address = (people.smtp.host, people.smtp.port)
+        socket.create_connection(address, timeout=REACH_SECONDS).close()
+    return f"{len(people.on_call)}, first {people.on_call[0].name}; try `smearwatch drill`"
 
 
 def _disk(settings: Settings) -> Check:

@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from smearwatch.differential import Cell, CellStatus, Differential
 from smearwatch.taxonomy import BLASTS, CLASSES, CellClass
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # An adult's normal differential, the middle of the reference intervals (Dacie and Lewis,
 # Practical Haematology, 12th ed., table 2.1), rounded to sum to 1.
@@ -121,7 +124,7 @@ def tally(outcomes: Mapping[Outcome, int]) -> Differential:
     )
 
 
-def error_counts(held_out: Iterable[HeldOut]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def error_counts(held_out: Iterable[HeldOut]) -> NDArray[np.float64]:
     """Signed class (rows) against predicted class (columns) of classified cells: (12, 12)."""
     place = {cell_class: index for index, cell_class in enumerate(CLASSES)}
     counts = np.zeros((len(CLASSES), len(CLASSES)))
@@ -137,38 +140,42 @@ def simulate_healthy(
 ) -> list[Differential]:
     """Slides of `cells` held-out cells drawn in a healthy adult's proportions.
 
-    Simulated, not seen: each slide first draws its own small population of each class (a
-    bootstrap), so that the few cells at hand do not pass for certainty.
+    Simulated, not seen. They come from one plausible population: how often each class is misread
+    is itself drawn, as few cells leave it open (a Dirichlet posterior; a misreading as blast that
+    was never seen has Jeffreys' half a cell). Other seeds draw other populations.
 
     Raises:
         ValueError: a class of a healthy differential has no held-out cell.
     """
-    pools = {
-        cell_class: [
-            (outcome, count)
-            for patient in held_out
-            for outcome, count in patient.outcomes.items()
-            if outcome.signed is cell_class
-        ]
-        for cell_class in HEALTHY_SHARES
-    }
-    empty = [str(cell_class) for cell_class, pool in pools.items() if not pool]
-    if empty:
-        raise ValueError(f"no held-out cells of: {', '.join(empty)}")
     rng = np.random.default_rng(seed)
-    return [tally(_healthy_slide(pools, cells, rng)) for _ in range(slides)]
+    population = [_readings(held_out, cell_class, rng) for cell_class in HEALTHY_SHARES]
+    return [tally(_healthy_slide(population, cells, rng)) for _ in range(slides)]
+
+
+def _readings(
+    held_out: Iterable[HeldOut], cell_class: CellClass, rng: np.random.Generator
+) -> tuple[list[Outcome], NDArray[np.float64]]:
+    """What may become of a cell of this class, and how probably."""
+    counts: Counter[Outcome] = Counter()
+    for patient in held_out:
+        for outcome, cells in patient.outcomes.items():
+            if outcome.signed is cell_class:
+                counts[outcome] += cells
+    if not counts:
+        raise ValueError(f"no held-out cell is a {cell_class}")
+    misread = Outcome(cell_class, CellStatus.CLASSIFIED, CellClass.MYELOBLAST, suspicious=True)
+    weights = {misread: 0.5} | {outcome: float(cells) for outcome, cells in counts.items()}
+    return list(weights), rng.dirichlet(list(weights.values()))
 
 
 def _healthy_slide(
-    pools: Mapping[CellClass, Sequence[tuple[Outcome, int]]], cells: int, rng: np.random.Generator
+    population: Sequence[tuple[list[Outcome], NDArray[np.float64]]],
+    cells: int,
+    rng: np.random.Generator,
 ) -> Counter[Outcome]:
     drawn: Counter[Outcome] = Counter()
     per_class = rng.multinomial(cells, list(HEALTHY_SHARES.values()))
-    for pool, wanted in zip(pools.values(), per_class, strict=True):
-        counts = np.array([count for _, count in pool])
-        resampled = rng.multinomial(counts.sum(), counts / counts.sum())
-        for (outcome, _), number in zip(
-            pool, rng.multinomial(wanted, resampled / resampled.sum()), strict=True
-        ):
-            drawn[outcome] += int(number)
+    for (outcomes, probabilities), wanted in zip(population, per_class, strict=True):
+        numbers = rng.multinomial(wanted, probabilities)
+        drawn.update(dict(zip(outcomes, numbers.tolist(), strict=True)))
     return drawn

@@ -98,6 +98,14 @@ class Thresholds:
                 )
         return stricter
 
+    def to_tables(self) -> dict[str, dict[str, float]]:
+        """The inverse of `from_tables`."""
+        tables: dict[str, dict[str, float]] = {}
+        for name, value in asdict(self).items():
+            section, entry = name.split("_", 1)
+            tables.setdefault(section, {})[entry] = value
+        return tables
+
     @property
     def version(self) -> str:
         """Changes with the rules (the number) and with any threshold (the hash)."""
@@ -182,14 +190,20 @@ class Assessment:
     rules_version: str
     corrected: Corrected | None = None
 
+    def figures(self) -> dict[str, Any]:
+        """JSON-ready: counted, corrected, and the blasts' line."""
+        return {
+            **self.differential.to_dict(),
+            "line": Line.of(self.differential),
+            "corrected": self.corrected and self.corrected.to_dict(),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; the keys `level`, `reasons` and `counts` are a public contract."""
         return {
             "level": self.level,
             "reasons": [reason.to_dict() for reason in self.reasons],
-            **self.differential.to_dict(),
-            "line": Line.of(self.differential),
-            "corrected": self.corrected and self.corrected.to_dict(),
+            **self.figures(),
             "rules": self.rules_version,
             "disclaimer": DISCLAIMER,
         }

@@ -67,12 +67,11 @@ class Settings(BaseSettings):
         default=False, description="let the tensorflow engine run where no GPU is found"
     )
     batch: int = Field(default=32, gt=0, description="cells classified at once")
-    alert_command: list[str] = Field(
-        default_factory=list,
-        description="program that receives each alert as JSON on its standard input",
+    alerts: Path | None = Field(
+        default=None, description="alerts.toml: who is told of an urgent slide, and how"
     )
-    alert_backoff_seconds: float = Field(
-        default=30, gt=0, description="after a failed delivery; doubles with each"
+    alert_limit_seconds: float = Field(
+        default=300, gt=0, description="an alert that reached nobody for so long is a failure"
     )
     log_format: Literal["json", "console"] = Field(default="console", description="of the log")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(

@@ -118,10 +118,10 @@ def _parts(settings: Settings, *, once: bool) -> Iterator[list[Part]]:
         ),
     }
     commands: dict[str, list[str]] = {"worker": [], "ingest": ["--once"] if once else []}
-    if settings.alert_command:
+    if settings.alerts:
         commands["deliver"] = []
     else:
-        log.warning("alerts.no_channel", remedy="set SMEARWATCH_ALERT_COMMAND")
+        log.warning("alerts.no_channel", remedy="set SMEARWATCH_ALERTS")
     output = None
     if sys.stderr.isatty():  # the terminal shows the night; the log goes to a file
         settings.home.mkdir(parents=True, exist_ok=True)

@@ -1,94 +1,100 @@
 """Alerts to people: woken by NOTIFY, swept regularly, at least once each, in their own process.
 
-The channel is a program of the laboratory's choice that gets the alert as JSON on its standard
-input and exits 0 when somebody will hear of it. `alert_id` and the attempt's number let a
-receiver see a repetition. Analysis never waits for delivery.
+A lost notification delays by seconds. Analysis never waits for delivery, and no recipient waits
+for another's dead mail server.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 
 import structlog
 
 from db import alerts, processes
+from db.alerts import OpenAlert
 from db.models import AlertEventKind
 from db.session import DatabaseUnavailable, Engine, transaction
+from smearwatch.on_call import OnCall
+from smearwatch.settings import Source
+from worker import channels, message
+from worker.escalation import Notice, due
 
 POLL_SECONDS = 5.0
-COMMAND_TIMEOUT_SECONDS = 60.0
+AT_ONCE = 8  # messages sent at the same time
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class CommandChannel:
-    """Runs the laboratory's program for an alert."""
+class Deliverer:
+    """What delivering alerts needs."""
 
-    command: Sequence[str]
+    database: Engine
+    on_call: OnCall
+    sources: Mapping[str, Source]
 
-    def send(self, message: dict[str, object]) -> str | None:
-        """Deliver one alert; None if it went well, else what went wrong."""
+    def run(self, url: str, stop: threading.Event) -> None:
+        """Deliver alerts until `stop` is set, whatever happens to the servers."""
+        while not stop.is_set():
+            try:
+                for our_turn in alerts.listen(url, POLL_SECONDS):
+                    if stop.is_set():
+                        return
+                    self._beat(our_turn=our_turn)
+                    if our_turn:
+                        self.deliver_due()
+            except DatabaseUnavailable as error:
+                log.warning("database.unavailable", error=str(error))
+                stop.wait(POLL_SECONDS)
+
+    def _beat(self, *, our_turn: bool) -> None:
+        detail = "delivering" if our_turn else "standing by"
+        with transaction(self.database) as connection:
+            processes.beat(connection, "deliver", socket.gethostname(), os.getpid(), detail)
+
+    def deliver_due(self) -> int:
+        """Send every notice that is due now. Returns how many arrived."""
+        with transaction(self.database) as connection:
+            now, waiting = alerts.unacknowledged(connection)
+        notices = [(alert, one) for alert in waiting for one in due(alert, self.on_call, now)]
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="deliver") as pool:
+            return sum(pool.map(lambda pair: self._attempt(*pair), notices))
+
+    def _attempt(self, alert: OpenAlert, notice: Notice) -> bool:
+        """Send one notice and record how it went, as soon as that is known."""
+        recipient = notice.recipient
+        with transaction(self.database) as connection:
+            if notice.escalation:
+                alerts.escalate(connection, alert.id, recipient.name)
+        problem = self._send(alert, notice)
+        kind = AlertEventKind.DELIVERY_FAILED if problem else AlertEventKind.DELIVERED
+        with transaction(self.database) as connection:
+            alerts.record(connection, alert.id, kind, recipient.name, problem)
+        if problem:
+            log.error("alert.delivery_failed", alert=alert.id, attempt=notice.attempt)
+        else:
+            log.warning("alert.delivered", alert=alert.id, notice=notice.number)
+        return problem is None
+
+    def _send(self, alert: OpenAlert, notice: Notice) -> str | None:
+        """Hand over one notice; None if it went well, else what went wrong."""
+        whole = message.compose(alert, notice, self._sheet(alert))
         try:
-            done = subprocess.run(  # noqa: S603 - the administrator's own setting
-                self.command,
-                input=json.dumps(message).encode(),
-                capture_output=True,
-                timeout=COMMAND_TIMEOUT_SECONDS,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return f"{type(error).__name__}: {error}"[:500]
-        if done.returncode == 0:
+            channels.send(whole, notice.recipient, self.on_call)
+        except channels.NotDelivered as error:
+            return str(error)
+        except Exception as error:  # an alert is tried again, whatever broke
+            log.exception("alert.channel_broke", alert=alert.id)
+            return type(error).__name__
+        return None
+
+    def _sheet(self, alert: OpenAlert) -> bytes | None:
+        if alert.slide_id is None:
             return None
-        return f"exit {done.returncode}: {done.stderr.decode(errors='replace').strip()}"[:500]
-
-
-def deliver_forever(
-    url: str, database: Engine, channel: CommandChannel, backoff: float, stop: threading.Event
-) -> None:
-    """Deliver alerts until `stop` is set, whatever happens to the servers."""
-    while not stop.is_set():
-        try:
-            for _ in alerts.listen(url, POLL_SECONDS):
-                if stop.is_set():
-                    return
-                with transaction(database) as connection:
-                    processes.beat(connection, "deliver", socket.gethostname(), os.getpid())
-                deliver_pending(database, channel, backoff)
-        except DatabaseUnavailable as error:
-            log.warning("database.unavailable", error=str(error))
-            stop.wait(POLL_SECONDS)
-
-
-def deliver_pending(database: Engine, channel: CommandChannel, backoff: float) -> int:
-    """Try every alert that waits for delivery once. Returns how many were delivered.
-
-    Only one deliverer works at a time; each attempt is recorded as soon as it is known.
-    """
-    delivered = 0
-    with transaction(database) as turn:
-        if not alerts.lock_delivery(turn):
-            return 0
-        for pending in alerts.undelivered(turn, timedelta(seconds=backoff)):
-            delivered += _attempt(database, channel, pending)
-    return delivered
-
-
-def _attempt(database: Engine, channel: CommandChannel, pending: alerts.PendingAlert) -> bool:
-    attempt = pending.failures + 1
-    problem = channel.send({**pending.message, "attempt": attempt})
-    kind = AlertEventKind.DELIVERY_FAILED if problem else AlertEventKind.DELIVERED
-    with transaction(database) as connection:
-        alerts.record(connection, pending.alert_id, kind, channel.command[0], problem)
-    if problem:
-        log.error("alert.delivery_failed", alert=pending.alert_id, attempt=attempt)
-    else:
-        log.warning("alert.delivered", alert=pending.alert_id, attempt=attempt)
-    return problem is None
+        with transaction(self.database) as connection:
+            cells = alerts.most_suspicious(connection, alert.slide_id, message.SHEET_CELLS)
+        return message.draw_sheet(cells, self.sources, f"Alert {alert.id}")

@@ -96,7 +96,7 @@ def levelled(text: str) -> Text:
     return Text(text, style=_STYLE.get(text, ""))
 
 
-_PROSE = {"main_reason", "remedy", "detail", "reasons"}
+_PROSE = {"question", "from", "main_reason", "remedy", "detail", "reasons"}
 _STYLE = {
     "urgent": "bold red",
     "review": "yellow",

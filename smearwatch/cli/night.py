@@ -102,20 +102,18 @@ def worker() -> None:
 
 @app.command()
 def deliver() -> None:
-    """Deliver urgent alerts to people (SMEARWATCH_ALERT_COMMAND)."""
+    """Tell the people on call of urgent slides, until somebody acknowledges."""
     from db.session import connect
-    from smearwatch import services
-    from worker import delivery
+    from smearwatch import on_call, services
+    from worker.delivery import AT_ONCE, Deliverer
 
     settings = configured()
-    if not settings.alert_command:
-        raise typer.BadParameter("no channel: set SMEARWATCH_ALERT_COMMAND")
-    channel = delivery.CommandChannel(settings.alert_command)
+    if settings.alerts is None:
+        raise typer.BadParameter("nobody is on call: set SMEARWATCH_ALERTS to their file")
+    people = on_call.read(settings.alerts)
     with services.running(settings) as found:
-        engine = connect(found.database())
-        delivery.deliver_forever(
-            found.database(), engine, channel, settings.alert_backoff_seconds, stop_on_signals()
-        )
+        engine = connect(found.database(), application="smearwatch-deliver", pool_size=AT_ONCE)
+        Deliverer(engine, people, found.sources).run(found.database(), stop_on_signals())
 
 
 @app.command()

@@ -107,8 +107,9 @@ def _print_verdict(folder: Path, assessment: Assessment) -> None:
     console.print(table)
     if corrected:
         console.print(
-            "blasts and promyelocytes, corrected: "
-            "{} ({}); ".format(*_per_cent(*astuple(corrected.suspicious)))
+            "blasts and promyelocytes, corrected: {} ({}); ".format(
+                *_per_cent(*astuple(corrected.suspicious))
+            )
             + f"probability that they are 20% or more: {corrected.leukaemia_probability:.0%}"
         )
     console.print(

@@ -1,4 +1,4 @@
-"""What people ask in the morning: status, slides, alerts, and what to do about them."""
+"""What people ask in the morning: status, slides, and what to do about them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from smearwatch.cli.app import (
     NEEDS_A_PERSON,
     AsJson,
     app,
+    configured,
     database,
     print_json,
     print_table,
@@ -27,10 +28,6 @@ _SLIDE_COLUMNS = (
     "error_code",
     "remedy",
 )
-_ALERT_COLUMNS = ("alert_id", "slide_id", "barcode", "state", "raised_at", "reasons")
-
-alerts_app = typer.Typer(help="Urgent verdicts that nobody acknowledged yet, oldest first.")
-app.add_typer(alerts_app, name="alerts")
 
 
 @app.command()
@@ -83,41 +80,6 @@ def slides(
         print_table(rows, _SLIDE_COLUMNS, "Slides")
 
 
-@alerts_app.callback(invoke_without_command=True)
-def alerts(
-    ctx: typer.Context,
-    everything: Annotated[bool, typer.Option("--all", help="Acknowledged ones too.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Urgent verdicts that nobody acknowledged yet, oldest first."""
-    if ctx.invoked_subcommand is not None:
-        return
-    from db import reading
-    from db.session import transaction
-
-    with database() as engine, transaction(engine) as connection:
-        rows = reading.alerts(connection, everything=everything)
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(rows, _ALERT_COLUMNS, "Alerts")
-
-
-@alerts_app.command("ack")
-def acknowledge(
-    alert_id: Annotated[int, typer.Argument(metavar="ID")],
-    by: Annotated[str, typer.Option(help="Who takes the alert on.")],
-    note: Annotated[str | None, typer.Option(help="What was read back or decided.")] = None,
-) -> None:
-    """Say that you have seen an alert and act on it; an error if somebody was first."""
-    from db import alerts as history
-    from db.session import transaction
-
-    with database() as engine, transaction(engine) as connection:
-        at = history.acknowledge(connection, alert_id, by, note)
-    typer.echo(f"alert {alert_id} acknowledged by {by} at {at.astimezone():%Y-%m-%d %H:%M:%S}")
-
-
 @app.command()
 def retry(slide_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
     """Take a failed slide up again, after its remedy was applied."""
@@ -142,22 +104,28 @@ def health(
     from db import reading
     from db.session import transaction
 
+    limit = configured().alert_limit_seconds
     with database() as engine, transaction(engine) as connection:
-        processes = reading.status(connection).processes
-    beats = [
-        p["silent_s"] for p in processes if (p["name"], p["host"]) == (name, socket.gethostname())
-    ]
+        now = reading.status(connection)
+    here = socket.gethostname()
+    beats = [p["silent_s"] for p in now.processes if (p["name"], p["host"]) == (name, here)]
     if not beats or min(beats) > reading.SILENT_AFTER_S:
-        typer.secho(f"{name} is not heard of on this host", fg="red", err=True)
-        raise typer.Exit(1)
-    typer.echo(f"{name} lives (seen {min(beats):.0f} s ago)")
+        sick = f"{name} is not heard of on this host"
+    elif name == "worker" and now.is_stuck:
+        sick = "slides wait and none is judged"
+    elif name == "deliver" and (now.oldest_untold_s or 0) > limit:
+        sick = f"an alert has reached nobody for {now.oldest_untold_s:.0f} s"
+    else:
+        typer.echo(f"{name} lives (seen {min(beats):.0f} s ago)")
+        return
+    typer.secho(sick, fg="red", err=True)
+    raise typer.Exit(1)
 
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check everything that this installation needs, each line with its remedy (exit 1 if not)."""
     from smearwatch import diagnosis
-    from smearwatch.cli.app import configured
 
     checks = list(diagnosis.examine(configured()))
     if as_json:
@@ -176,7 +144,6 @@ def psql(ctx: typer.Context) -> None:
     import subprocess
 
     from smearwatch import services
-    from smearwatch.cli.app import configured
 
     with services.running(configured()) as settings:
         command = [services.psql_program(), settings.database(), *ctx.args]

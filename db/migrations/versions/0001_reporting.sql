@@ -22,6 +22,15 @@ SELECT
     (a.differential -> 'blasts' -> 'interval_percent' ->> 0)::numeric(5, 1) AS blast_percent_low,
     (a.differential -> 'blasts' -> 'interval_percent' ->> 1)::numeric(5, 1) AS blast_percent_high,
     (a.differential -> 'suspicious' ->> 'percent')::numeric(5, 1) AS suspicious_percent,
+    (a.differential #>> '{corrected,suspicious,percent}')::numeric(5, 1)
+        AS corrected_suspicious_percent,
+    (a.differential #>> '{corrected,suspicious,interval_percent,0}')::numeric(5, 1)
+        AS corrected_suspicious_percent_low,
+    (a.differential #>> '{corrected,suspicious,interval_percent,1}')::numeric(5, 1)
+        AS corrected_suspicious_percent_high,
+    (a.differential #>> '{corrected,leukaemia_probability}')::numeric(4, 3)
+        AS leukaemia_probability,
+    a.differential ->> 'line' AS line,
     s.error_code,
     s.error_text,
     s.remedy,
@@ -73,6 +82,30 @@ JOIN LATERAL (
 COMMENT ON VIEW reporting.differential IS
     'Cells counted per class, a column a class; percentages are of classified.';
 
+CREATE VIEW reporting.percentages AS
+SELECT
+    a.slide_id,
+    s.barcode,
+    p.key AS cell_class,
+    (p.value ->> 'count')::integer AS counted,
+    (p.value ->> 'of')::integer AS classified,
+    (p.value ->> 'percent')::numeric(5, 1) AS percent,
+    (p.value #>> '{interval_percent,0}')::numeric(5, 1) AS percent_low,
+    (p.value #>> '{interval_percent,1}')::numeric(5, 1) AS percent_high,
+    (c.value ->> 'percent')::numeric(5, 1) AS corrected_percent,
+    (c.value #>> '{interval_percent,0}')::numeric(5, 1) AS corrected_percent_low,
+    (c.value #>> '{interval_percent,1}')::numeric(5, 1) AS corrected_percent_high
+FROM slides s
+JOIN LATERAL (
+    SELECT * FROM assessments WHERE slide_id = s.id ORDER BY id DESC LIMIT 1
+) a ON true
+CROSS JOIN LATERAL jsonb_each(a.differential -> 'percentages') AS p
+LEFT JOIN LATERAL (
+    SELECT a.differential #> ARRAY['corrected', 'percentages', p.key] AS value
+) c ON true;
+COMMENT ON VIEW reporting.percentages IS
+    'A row a slide and class: as counted, and corrected for what the classifier confuses.';
+
 CREATE VIEW reporting.cells AS
 SELECT
     c.slide_id,
@@ -105,7 +138,10 @@ COMMENT ON VIEW reporting.cells IS 'One row an image, with the ensemble''s twelv
 CREATE VIEW reporting.alerts AS
 SELECT
     a.id AS alert_id,
+    a.key AS alert_key,
+    a.drill,
     a.slide_id,
+    s.source,
     s.barcode,
     a.level,
     v.reasons,
@@ -118,6 +154,7 @@ SELECT
     END AS state,
     e.delivered_at,
     e.failed_deliveries,
+    e.told,
     e.acknowledged_at,
     e.acknowledged_by,
     e.acknowledgement,
@@ -125,12 +162,13 @@ SELECT
     v.rules_version,
     'Research use only; not a diagnosis.' AS disclaimer
 FROM alerts a
-JOIN slides s ON s.id = a.slide_id
-JOIN assessments v ON v.id = a.assessment_id
+LEFT JOIN slides s ON s.id = a.slide_id
+LEFT JOIN assessments v ON v.id = a.assessment_id
 CROSS JOIN LATERAL (
     SELECT
         min(at) FILTER (WHERE kind = 'delivered') AS delivered_at,
         count(*) FILTER (WHERE kind = 'delivery_failed') AS failed_deliveries,
+        string_agg(DISTINCT actor, ', ') FILTER (WHERE kind = 'delivered') AS told,
         min(at) FILTER (WHERE kind = 'acknowledged') AS acknowledged_at,
         min(actor) FILTER (WHERE kind = 'acknowledged') AS acknowledged_by,
         min(note) FILTER (WHERE kind = 'acknowledged') AS acknowledgement
@@ -138,6 +176,12 @@ CROSS JOIN LATERAL (
 ) e;
 COMMENT ON VIEW reporting.alerts IS
     'Urgent verdicts and what became of them. Research use only; not a diagnosis.';
+
+CREATE VIEW reporting.alert_events AS
+SELECT id AS event_id, alert_id, at, kind, actor, note
+FROM alert_events;
+COMMENT ON VIEW reporting.alert_events IS
+    'Everything that happened to an alert: who was told, when, and what they answered.';
 
 CREATE VIEW reporting.night AS
 SELECT
@@ -195,6 +239,16 @@ END $$;
 CREATE TRIGGER alert_raised AFTER INSERT ON alerts
     FOR EACH ROW EXECUTE FUNCTION notify_alert();
 
+-- What was judged and what became of an alert is never rewritten, whoever asks.
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON alert_events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON assessments
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
 -- One glossary: a column means the same in every view that has it.
 CREATE TEMPORARY TABLE glossary (name text, meaning text) ON COMMIT DROP;
 INSERT INTO glossary VALUES
@@ -217,6 +271,19 @@ INSERT INTO glossary VALUES
     ('blast_percent_low', 'Lower end of the exact 95% interval of blast_percent (sampling error only)'),
     ('blast_percent_high', 'Upper end of the exact 95% interval of blast_percent (sampling error only)'),
     ('suspicious_percent', 'Cells more likely blast or promyelocyte than not, per cent of leukocytes'),
+    ('corrected_suspicious_percent', 'Blasts and promyelocytes corrected for the classifier''s errors, per cent'),
+    ('corrected_suspicious_percent_low', 'Lower end of its 95% interval (sampling and classifier error)'),
+    ('corrected_suspicious_percent_high', 'Upper end of its 95% interval (sampling and classifier error)'),
+    ('leukaemia_probability', 'Probability that blasts and promyelocytes are 20% or more of the leukocytes, 0 to 1'),
+    ('line', 'What the blasts look like: myeloid, lymphoid or undetermined; morphology only'),
+    ('cell_class', 'One of the twelve classes'),
+    ('counted', 'Cells classified as it'),
+    ('percent', 'Per cent of classified'),
+    ('percent_low', 'Lower end of the exact 95% interval of percent (sampling error only)'),
+    ('percent_high', 'Upper end of the exact 95% interval of percent (sampling error only)'),
+    ('corrected_percent', 'Percent corrected for what the classifier is known to confuse'),
+    ('corrected_percent_low', 'Lower end of its 95% interval (sampling and classifier error)'),
+    ('corrected_percent_high', 'Upper end of its 95% interval (sampling and classifier error)'),
     ('error_code', 'Why the slide failed, for programs'),
     ('error_text', 'Why the slide failed, for people'),
     ('remedy', 'What to do about it'),
@@ -240,6 +307,14 @@ INSERT INTO glossary VALUES
     ('reason', 'Why the image is set apart'),
     ('sha256', 'Hash of the image file'),
     ('alert_id', 'Number of the alert'),
+    ('alert_key', 'The alert''s name for receivers: the same in every message about it'),
+    ('drill', 'True for a test of the alert''s way, which no slide stands behind'),
+    ('told', 'Who was reached'),
+    ('event_id', 'Number of the event'),
+    ('at', 'When it happened'),
+    ('kind', 'raised, delivered, delivery_failed, escalated (the next person''s turn), acknowledged'),
+    ('actor', 'Who did it, or who was told'),
+    ('note', 'What went wrong, or what was said'),
     ('differential', 'Counts and shares behind the verdict'),
     ('raised_at', 'When the verdict was written'),
     ('delivered_at', 'When somebody was first told'),

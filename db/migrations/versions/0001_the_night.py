@@ -54,6 +54,7 @@ def _create_models() -> None:
         sa.Column("preprocessing_version", sa.BigInteger(), nullable=False),
         sa.Column("metrics", JSONB(), nullable=False),
         sa.Column("card", sa.Text(), nullable=False),
+        sa.Column("evidence", JSONB(), nullable=False),
         sa.Column(
             "registered_at",
             sa.DateTime(timezone=True),
@@ -224,15 +225,21 @@ def _create_alerts() -> None:
     op.create_table(
         "alerts",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
-        sa.Column("slide_id", sa.BigInteger(), nullable=False),
-        sa.Column("assessment_id", sa.BigInteger(), nullable=False),
-        sa.Column("model_sha256", sa.Text(), nullable=False),
+        sa.Column("key", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("drill", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("slide_id", sa.BigInteger(), nullable=True),
+        sa.Column("assessment_id", sa.BigInteger(), nullable=True),
+        sa.Column("model_sha256", sa.Text(), nullable=True),
         sa.Column("level", sa.Text(), nullable=False),
         sa.Column(
             "raised_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),
         sa.CheckConstraint(
             "level IN ('routine', 'inadequate', 'review', 'urgent')", name="ck_alerts_level"
+        ),
+        sa.CheckConstraint(
+            "drill = (slide_id IS NULL) AND drill = (assessment_id IS NULL)",
+            name="ck_alerts_drill",
         ),
         sa.ForeignKeyConstraint(
             ["assessment_id"], ["assessments.id"], name="fk_alerts_assessment_id_assessments"
@@ -242,6 +249,7 @@ def _create_alerts() -> None:
         ),
         sa.ForeignKeyConstraint(["slide_id"], ["slides.id"], name="fk_alerts_slide_id_slides"),
         sa.PrimaryKeyConstraint("id", name="pk_alerts"),
+        sa.UniqueConstraint("key", name="uq_alerts_key"),
         sa.UniqueConstraint(
             "slide_id", "model_sha256", "level", name="uq_alerts_slide_id_model_sha256_level"
         ),
@@ -261,7 +269,7 @@ def _create_alert_events() -> None:
             "at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),
         sa.CheckConstraint(
-            "kind IN ('raised', 'delivered', 'delivery_failed', 'acknowledged')",
+            "kind IN ('raised', 'delivered', 'delivery_failed', 'escalated', 'acknowledged')",
             name="ck_alert_events_kind",
         ),
         sa.ForeignKeyConstraint(
@@ -276,4 +284,11 @@ def _create_alert_events() -> None:
         ["alert_id"],
         unique=True,
         postgresql_where=sa.text("kind = 'acknowledged'"),
+    )
+    op.create_index(
+        "uq_alert_events_escalated",
+        "alert_events",
+        ["alert_id", "actor"],
+        unique=True,
+        postgresql_where=sa.text("kind = 'escalated'"),
     )

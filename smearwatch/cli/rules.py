@@ -1,0 +1,73 @@
+"""For whoever sets the rules: what a table of rules says, and what it would mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smearwatch.cli.app import DISCLAIMER, AsJson, app, configured, print_json, print_table
+
+if TYPE_CHECKING:
+    from smearwatch.rules import Thresholds
+
+rules_app = typer.Typer(help="The rules that judge slides.", no_args_is_help=True)
+app.add_typer(rules_app, name="rules")
+
+
+@rules_app.command()
+def check(
+    file: Annotated[
+        Path | None, typer.Argument(help="A laboratory's rules; without it, the ones in force.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain a table of rules: each threshold, whom it calls, how often for nothing."""
+    from ensemble import bundle
+    from smearwatch import rulebook
+    from smearwatch.operating import operating_points
+
+    settings = configured()
+    thresholds = rulebook.load(file or settings.rules)
+    points = operating_points(bundle.load(settings.bundle_path).held_out, thresholds)
+    if as_json:
+        print_json(
+            {
+                "version": thresholds.version,
+                "thresholds": thresholds.to_tables(),
+                "meaning": [point.to_dict() for point in points],
+                "disclaimer": DISCLAIMER,
+            }
+        )
+        return
+    _print_thresholds(thresholds)
+    print_table(
+        [
+            {
+                "question": point.question,
+                "per 100": f"{100 * point.value.fraction:.1f}",
+                "95% interval": f"{100 * point.value.low:.1f} to {100 * point.value.high:.1f}",
+                "from": point.sample,
+            }
+            for point in points
+        ],
+        ("question", "per 100", "95% interval", "from"),
+        "What they mean",
+    )
+
+
+def _print_thresholds(thresholds: Thresholds) -> None:
+    from smearwatch import rulebook
+
+    shipped = rulebook.shipped().to_tables()
+    rows = [
+        {
+            "rule": f"{section}.{entry}",
+            "threshold": value,
+            "shipped": shipped[section][entry] if value != shipped[section][entry] else "",
+        }
+        for section, entries in thresholds.to_tables().items()
+        for entry, value in entries.items()
+    ]
+    print_table(rows, ("rule", "threshold", "shipped"), f"Rules {thresholds.version}")

@@ -1,0 +1,127 @@
+"""What a person is told of an alert: the verdict in words, its figures, and the cells behind it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from db.alerts import OpenAlert, SuspiciousCell
+from ensemble import images
+from smearwatch import contact_sheet
+from smearwatch.contact_sheet import Picture
+from smearwatch.rules import DISCLAIMER
+from smearwatch.settings import Source
+from worker.channels import Message
+from worker.escalation import Notice
+
+SHEET_CELLS = 12
+
+
+def compose(alert: OpenAlert, notice: Notice, sheet: bytes | None) -> Message:
+    """The message of one notice; its key is the same at every attempt."""
+    verdict = alert.message
+    person = hashlib.sha256(notice.recipient.name.encode()).hexdigest()[:8]
+    return Message(
+        key=f"{verdict['alert_key']}.{person}.{notice.number}",
+        subject=_subject(alert, notice),
+        text="\n".join(_lines(alert, notice, sheet)),
+        data={
+            **verdict,
+            "recipient": notice.recipient.name,
+            "notice": notice.number,
+            "attempt": notice.attempt,
+            "escalation": notice.escalation,
+        },
+        contact_sheet=sheet,
+    )
+
+
+def _subject(alert: OpenAlert, notice: Notice) -> str:
+    mark = "again: " if notice.number > 1 else "escalated: " if notice.escalation else ""
+    if alert.drill:
+        return f"[Smearwatch] {mark}DRILL, no patient: please acknowledge"
+    return f"[Smearwatch] {mark}URGENT slide {_one_line(alert.message['barcode'])}"
+
+
+def words(verdict: Mapping[str, Any]) -> Iterator[str]:
+    """An alert's row of `reporting.alerts`, in words."""
+    if verdict["drill"]:
+        yield "This is a drill of the alert's way. No slide and no patient stand behind it."
+    else:
+        yield f"Slide {_one_line(verdict['barcode'])}: {verdict['level']}"
+        yield from _figures(verdict)
+
+
+def _lines(alert: OpenAlert, notice: Notice, sheet: bytes | None) -> Iterator[str]:
+    yield from words(alert.message)
+    if sheet is None and not alert.drill:
+        yield "The cells' images could not be read; see them on the instrument."
+    yield ""
+    yield f"Acknowledge: smearwatch alerts ack {alert.id} --by NAME --note WHAT-YOU-READ-BACK"
+    if notice.number > 1:
+        yield f"This is message {notice.number} to you; nobody has acknowledged yet."
+    yield DISCLAIMER
+
+
+def _figures(verdict: Mapping[str, Any]) -> Iterator[str]:
+    figures = verdict["differential"]
+    yield ""
+    yield verdict["reasons"]
+    yield ""
+    for words, share in (
+        ("Blasts", figures["blasts"]),
+        ("Blasts and promyelocytes", figures["suspicious"]),
+        ("Immature granulocytes", figures["immature_granulocytes"]),
+    ):
+        low, high = share["interval_percent"]
+        of = f"{share['count']} of {share['of']}"
+        yield f"{words}: {share['percent']}% ({low} to {high}; {of})"
+    if corrected := figures.get("corrected"):
+        suspicious = corrected["suspicious"]
+        low, high = suspicious["interval_percent"]
+        yield (
+            f"Corrected for misread cells: {suspicious['percent']}% ({low} to {high}); "
+            f"20% or more with probability {corrected['leukaemia_probability']:.2f}"
+        )
+    yield f"Model {verdict['model_sha256'][:12]}, rules {verdict['rules_version']}"
+
+
+def _one_line(name: str) -> str:
+    """A folder's name comes from the share: nothing in it may start a new header or line."""
+    return "".join(c if c.isprintable() else "?" for c in name)
+
+
+def draw_sheet(
+    cells: list[SuspiciousCell], sources: Mapping[str, Source], heading: str
+) -> bytes | None:
+    """The contact sheet of the most suspicious cells; None where no image can be read."""
+    pictures = [
+        Picture(
+            _image(cell, sources),
+            cell.predicted_class.replace("_", " "),
+            f"blast or promyelocyte: {cell.suspicion:.0%}",
+        )
+        for cell in cells
+    ]
+    if not any(picture.image for picture in pictures):
+        return None
+    return contact_sheet.draw(pictures, heading)
+
+
+def _image(cell: SuspiciousCell, sources: Mapping[str, Source]) -> Image.Image | None:
+    """The very image that was judged, or None where the share no longer has it."""
+    source = sources.get(cell.source)
+    if source is None:
+        return None
+    file = source.path / Path(cell.path) / cell.file
+    try:
+        data = images.read_bytes(file)
+        if hashlib.sha256(data).hexdigest() != cell.sha256:
+            return None
+        return images.decode(data)
+    except images.ImageRejected:
+        return None
