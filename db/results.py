@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from db.models import Alert, AlertEvent, AlertEventKind, Cell, Model
+from db.models import Alert, AlertEvent, AlertEventKind, Cell, Model, Slide
 from db.models import Assessment as AssessmentRow
 from smearwatch.differential import Cell as CellResult
 from smearwatch.differential import CellStatus
 from smearwatch.rules import Assessment, Level
-from smearwatch.taxonomy import agrees
+from smearwatch.taxonomy import CellClass, agrees
 
 _CELL_COLUMNS = (
     "slide_id, file, status, predicted_class, certainty, probabilities, leukocyte, "
@@ -59,6 +60,49 @@ def _agrees(cell: CellResult) -> bool | None:
         return None
     leukocyte = cell.status is not CellStatus.NOT_LEUKOCYTE
     return agrees(cell.instrument_class, cell.cell_class, leukocyte=leukocyte)
+
+
+def read_cells(connection: Connection, slide_id: int) -> list[CellResult]:
+    """A slide's stored cells, as they were written."""
+    rows = connection.execute(select(Cell).where(Cell.slide_id == slide_id).order_by(Cell.file))
+    return [
+        CellResult(
+            row.file,
+            CellStatus(row.status),
+            row.predicted_class and CellClass(row.predicted_class),
+            row.probabilities and tuple(row.probabilities),
+            row.leukocyte,
+            row.instrument_class,
+            row.sha256,
+            row.reason,
+        )
+        for row in rows
+    ]
+
+
+def judged_slides(connection: Connection, since: datetime | None) -> list[tuple[int, str, str]]:
+    """Slides with a verdict (finished at or after `since`): id, model, level."""
+    query = (
+        select(Slide.id, Slide.model_sha256, AssessmentRow.level)
+        .join(
+            AssessmentRow,
+            (AssessmentRow.slide_id == Slide.id)
+            & (AssessmentRow.model_sha256 == Slide.model_sha256)
+            & (AssessmentRow.rules_version == Slide.rules_version),
+        )
+        .order_by(Slide.id)
+    )
+    if since is not None:
+        query = query.where(Slide.finished_at >= since)
+    return [(row.id, row.model_sha256, row.level) for row in connection.execute(query)]
+
+
+def model_evidence(connection: Connection, sha256: str) -> list[dict[str, Any]]:
+    """What a registered model said of held-out patients."""
+    evidence: list[dict[str, Any]] = connection.scalars(
+        select(Model.evidence).where(Model.sha256 == sha256)
+    ).one()
+    return evidence
 
 
 def write_assessment(

@@ -197,6 +197,13 @@ def finish(
     )
 
 
+def rejudge(connection: Connection, slide_id: int, state: State, rules_version: str) -> bool:
+    """ANALYSED <-> INADEQUATE under other rules, in the transaction that writes the verdict."""
+    judged = Slide.state.in_((State.ANALYSED, State.INADEQUATE))
+    where = (Slide.id == slide_id) & judged
+    return _change(connection, where, state=state, rules_version=rules_version)
+
+
 def fail(connection: Connection, held: Claim, failure: Failure) -> bool:
     """RUNNING -> FAILED, with what to do about it."""
     return _change(connection, _held(held), **_failed(failure), **_NO_LEASE)

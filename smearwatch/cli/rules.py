@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smearwatch.cli.app import DISCLAIMER, AsJson, app, configured, print_json, print_table
+from smearwatch.cli.app import (
+    DISCLAIMER,
+    NEEDS_A_PERSON,
+    AsJson,
+    app,
+    configured,
+    database,
+    print_json,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from smearwatch.rules import Thresholds
@@ -55,6 +66,30 @@ def check(
         ("question", "per 100", "95% interval", "from"),
         "What they mean",
     )
+
+
+@app.command()
+def reassess(
+    since: Annotated[
+        datetime | None, typer.Option(help="Only slides finished at or after this time.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge stored slides again under the rules in force (exit 3 if one became urgent)."""
+    from smearwatch import rulebook
+    from smearwatch.reassessment import reassess as judge_again
+
+    thresholds = rulebook.load(configured().rules)
+    with database() as engine:
+        changes = list(judge_again(engine, thresholds, since and since.astimezone()))
+    changed = [asdict(change) for change in changes if change.before is not change.after]
+    if as_json:
+        print_json({"rules": thresholds.version, "slides": len(changes), "changed": changed})
+    else:
+        title = f"{len(changes)} slides judged by rules {thresholds.version}; changed:"
+        print_table(changed, ("slide_id", "before", "after", "alert_id"), title)
+    if any(change.alert_id for change in changes):
+        raise typer.Exit(NEEDS_A_PERSON)
 
 
 def _print_thresholds(thresholds: Thresholds) -> None:

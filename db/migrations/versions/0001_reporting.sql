@@ -44,9 +44,8 @@ SELECT
     s.model_sha256,
     s.rules_version
 FROM slides s
-LEFT JOIN LATERAL (
-    SELECT * FROM assessments WHERE slide_id = s.id ORDER BY id DESC LIMIT 1
-) a ON true;
+LEFT JOIN assessments a ON a.slide_id = s.id
+    AND a.model_sha256 = s.model_sha256 AND a.rules_version = s.rules_version;
 COMMENT ON VIEW reporting.slides IS
     'One row a slide: its state, verdict and why. Research use only; not a diagnosis.';
 
@@ -76,9 +75,8 @@ SELECT
     a.rules_version,
     a.assessed_at
 FROM slides s
-JOIN LATERAL (
-    SELECT * FROM assessments WHERE slide_id = s.id ORDER BY id DESC LIMIT 1
-) a ON true;
+JOIN assessments a ON a.slide_id = s.id
+    AND a.model_sha256 = s.model_sha256 AND a.rules_version = s.rules_version;
 COMMENT ON VIEW reporting.differential IS
     'Cells counted per class, a column a class; percentages are of classified.';
 
@@ -96,9 +94,8 @@ SELECT
     (c.value #>> '{interval_percent,0}')::numeric(5, 1) AS corrected_percent_low,
     (c.value #>> '{interval_percent,1}')::numeric(5, 1) AS corrected_percent_high
 FROM slides s
-JOIN LATERAL (
-    SELECT * FROM assessments WHERE slide_id = s.id ORDER BY id DESC LIMIT 1
-) a ON true
+JOIN assessments a ON a.slide_id = s.id
+    AND a.model_sha256 = s.model_sha256 AND a.rules_version = s.rules_version
 CROSS JOIN LATERAL jsonb_each(a.differential -> 'percentages') AS p
 LEFT JOIN LATERAL (
     SELECT a.differential #> ARRAY['corrected', 'percentages', p.key] AS value
