@@ -93,7 +93,7 @@ def load_canvases(cells: Sequence[LabelledCell], size: int) -> NDArray[np.uint8]
     """Decode all cells once: uint8 (N, side, side, 3) with side = 4/3 * size."""
 
     def load(cell: LabelledCell) -> NDArray[np.uint8]:
-        return images.canvas(images.decode(images.read_bytes(cell.path)), size)
+        return images.canvas(images.decode(cell.path.read_bytes()), size)
 
     with ThreadPoolExecutor() as pool:
         return np.stack(list(pool.map(load, cells)))

@@ -17,6 +17,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path
 
@@ -303,13 +304,24 @@ def content_hash(path: Path) -> bytes:
     """SHA-256 of a regular file, read piece by piece.
 
     Raises:
+        OSError: as `open_regular` says.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file of the share for reading, and nothing that could lead away or hold us.
+
+    Raises:
         OSError: it cannot be read, or has become a link, pipe or device since it was listed.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not hold us
-    with open(os.open(path, flags), "rb") as file:  # noqa: PTH123 - pathlib opens no descriptor
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return hashlib.file_digest(file, "sha256").digest()
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def barcode(slide: Path, root: Path) -> str:

@@ -70,7 +70,7 @@ def _lines(alert: OpenAlert, notice: Notice, sheet: bytes | None) -> Iterator[st
 def _figures(verdict: Mapping[str, Any]) -> Iterator[str]:
     figures = verdict["differential"]
     yield ""
-    yield verdict["reasons"]
+    yield from (f"- {reason['text']}" for reason in verdict["structured_reasons"])
     yield ""
     for words, share in (
         ("Blasts", figures["blasts"]),

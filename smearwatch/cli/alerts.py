@@ -22,7 +22,7 @@ from smearwatch.cli.app import (
 if TYPE_CHECKING:
     from db.session import Engine
 
-_COLUMNS = ("alert_id", "slide_id", "barcode", "state", "told", "raised_at", "reasons")
+_COLUMNS = ("alert_id", "slide_id", "barcode", "state", "told", "raised_at", "main_reason")
 AlertId = Annotated[int, typer.Argument(metavar="ID")]
 
 alerts_app = typer.Typer(help="Urgent verdicts that nobody acknowledged yet, oldest first.")

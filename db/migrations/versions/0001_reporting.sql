@@ -141,7 +141,10 @@ SELECT
     s.source,
     s.barcode,
     a.level,
-    v.reasons,
+    v.reasons -> 0 ->> 'text' AS main_reason,
+    (SELECT string_agg(r ->> 'text', ' ' ORDER BY n)
+       FROM jsonb_array_elements(v.reasons) WITH ORDINALITY AS e (r, n)) AS reasons,
+    v.reasons AS structured_reasons,
     v.differential,
     a.raised_at,
     CASE
@@ -258,6 +261,7 @@ INSERT INTO glossary VALUES
     ('level', 'Verdict: urgent (call somebody), review (a person must look), routine, inadequate'),
     ('main_reason', 'The gravest reason for the verdict'),
     ('reasons', 'Why the verdict is what it is'),
+    ('structured_reasons', 'The same for programs: code, level, text, value and threshold of each'),
     ('found_cells', 'Images in the folder, usable or not'),
     ('leukocytes', 'Images taken for leukocytes: classified and uncertain'),
     ('classified', 'Leukocytes in the differential; percentages are of these'),

@@ -1,0 +1,69 @@
+"""A judged slide without a model: real images, real rules, and cells known from their folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from db import results, slides
+from db.models import Priority, State
+from db.session import Engine, transaction
+from smearwatch import export, phantoms, rulebook
+from smearwatch.differential import Cell, CellStatus, Differential
+from smearwatch.export import CellFile
+from smearwatch.rules import Level, assess
+from smearwatch.taxonomy import CLASSES, CellClass, export_class
+
+MODEL = "0" * 64
+REGISTRATION = {
+    "sha256": MODEL,
+    "name": "no model: cells are what their folders say",
+    "classes": list(CLASSES),
+    "input_size": 192,
+    "preprocessing_version": 1,
+    "metrics": {},
+    "card": "",
+    "evidence": [],
+}
+
+
+def judged_slide(database: Engine, share: Path, name: str, **cells: int) -> int:
+    """Draw a slide of phantoms, write its rows and its verdict; returns its id."""
+    drawn = phantoms.PhantomSlide(name, {CellClass(one): many for one, many in cells.items()})
+    folder = phantoms.write_slide(drawn, share, np.random.default_rng(len(name)))
+    found = [recognised(file) for file in export.list_cells(folder)]
+    with transaction(database) as connection:
+        held = claimed(database, name, len(found))
+        assessment = assess(Differential.of(found), rulebook.shipped())
+        state = State.INADEQUATE if assessment.level is Level.INADEQUATE else State.ANALYSED
+        results.register_model(connection, REGISTRATION)
+        assert slides.finish(connection, held, state, MODEL, assessment.rules_version)
+        results.write_cells(connection, held.slide_id, found)
+        results.write_assessment(connection, held.slide_id, MODEL, assessment)
+    return held.slide_id
+
+
+def claimed(database: Engine, name: str, files: int) -> slides.Claim:
+    """A slide that a worker holds."""
+    with transaction(database) as connection:
+        slide_id = slides.discover(connection, "di60", name, name, Priority.ROUTINE).id
+        slides.mark_ready(connection, slide_id, slides.Finished(name, "c", files, None))
+        slides.queue(connection, slide_id)
+        held = slides.claim(connection, slide_id, "test")
+    assert held is not None
+    return held
+
+
+def recognised(file: CellFile) -> Cell:
+    """The cell that the file's class folder names, with certainty."""
+    known = export_class(file.instrument_class).cell_class or CellClass.MYELOBLAST
+    return Cell(
+        file.name,
+        CellStatus.CLASSIFIED,
+        known,
+        tuple(float(known is one) for one in CLASSES),
+        leukocyte=1.0,
+        instrument_class=file.instrument_class,
+        sha256=export.content_hash(file.path).hex(),
+    )
