@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from db.models import Base
 from db.session import transaction
@@ -18,19 +18,35 @@ _LOCK = 7_331_952  # any number, the same in every release
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
+class SchemaTooNew(Exception):
+    """A later version of Smearwatch has migrated this database."""
+
+
 def upgrade(engine: Engine, revision: str = "head") -> None:
     """Run the missing migrations, one process at a time, each whole or not at all.
 
     Raises:
         DatabaseUnavailable: the server is away, or a lock was not to be had in time.
+        SchemaTooNew: this program is older than the schema.
     """
     with transaction(engine) as connection:
         connection.execute(text("SET LOCAL lock_timeout = '10s'"))
         connection.execute(text("SET LOCAL statement_timeout = '10min'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        _refuse_newer(connection)
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+
+
+def _refuse_newer(connection: Connection) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    current = set(MigrationContext.configure(connection).get_current_heads())
+    if newer := current - known:
+        raise SchemaTooNew(
+            f"the database's schema ({', '.join(newer)}) is newer than this program; "
+            "install the version that migrated it, or a later one"
+        )
 
 
 def pending(engine: Engine) -> bool:

@@ -26,6 +26,16 @@ def engine_url(url: str) -> URL:
     return make_url(url).set(drivername="postgresql+psycopg")
 
 
+def without_password(url: str) -> tuple[str, dict[str, str]]:
+    """A URL fit for a command line, which others can see, and libpq's environment for the rest."""
+    whole = make_url(url).set(drivername="postgresql")
+    environment = {"PGPASSWORD": str(whole.password)} if whole.password else {}
+    bare = URL.create(
+        "postgresql", whole.username, None, whole.host, whole.port, whole.database, whole.query
+    )
+    return bare.render_as_string(hide_password=False), environment
+
+
 def connect(url: str, *, application: str = "smearwatch", pool_size: int = 2) -> Engine:
     """An engine whose connections are checked before use and cannot wait for ever."""
     return create_engine(

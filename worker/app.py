@@ -8,6 +8,7 @@ from kombu import Queue
 from db.models import Priority
 from smearwatch.settings import Settings
 
+TASK = "smearwatch.analyse"  # the one task: a slide's id
 HARD_TIME_LIMIT_S = 600  # of one slide; 200 cells take seconds
 VISIBILITY_TIMEOUT_S = 900  # longer, so that Redis never gives away a slide still worked on
 

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from db import slides
 from db.models import Priority
 from db.session import Engine, transaction
-from worker.tasks import TASK
+from worker.app import TASK
 
 GRACE = timedelta(seconds=3)  # between a commit and its message's arrival in Redis
 log = structlog.get_logger()

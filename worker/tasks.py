@@ -19,8 +19,8 @@ from smearwatch import logs, rulebook
 from smearwatch.correction import ErrorRates
 from smearwatch.settings import Settings
 from worker.analysis import Analyst
+from worker.app import TASK
 
-TASK = "smearwatch.analyse"
 BEAT_SECONDS = 10.0
 log = structlog.get_logger()
 

@@ -141,10 +141,14 @@ def doctor(as_json: AsJson = False) -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def psql(ctx: typer.Context) -> None:
     """Open psql on the database, with psql's own options; `docs/sql.md` has the questions."""
+    import os
     import subprocess
 
+    from db.session import without_password
     from smearwatch import services
 
     with services.running(configured()) as settings:
-        command = [services.psql_program(), settings.database(), *ctx.args]
-        raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603
+        url, secret = without_password(settings.database())
+        command = [services.psql_program(), url, *ctx.args]
+        done = subprocess.run(command, env=os.environ | secret, check=False)  # noqa: S603
+        raise typer.Exit(done.returncode)
