@@ -62,20 +62,24 @@ class Settings(BaseSettings):
     engine: Literal["openvino", "tensorflow"] = Field(
         default="openvino", description="openvino for CPU, tensorflow for GPU"
     )
-    precision: Literal["f32", "bf16"] = Field(default="f32", description="openvino's arithmetic")
+    precision: Literal["f32", "bf16"] = Field(
+        default="f32", description="of OpenVINO: f32, or bf16 where the processor has it"
+    )
     allow_cpu: bool = Field(
         default=False, description="let the tensorflow engine run where no GPU is found"
     )
-    batch: int = Field(default=32, gt=0, description="cells classified at once")
+    batch: int = Field(default=32, gt=0, description="images classified at once")
     alerts: Path | None = Field(
         default=None, description="alerts.toml: who is told of an urgent slide, and how"
     )
     alert_limit_seconds: float = Field(
         default=300, gt=0, description="an alert that reached nobody for so long is a failure"
     )
-    log_format: Literal["json", "console"] = Field(default="console", description="of the log")
+    log_format: Literal["json", "console"] = Field(
+        default="console", description="console, or json for machines"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="least level logged"
+        default="INFO", description="DEBUG, INFO, WARNING or ERROR: the least that is logged"
     )
 
     @field_validator("home")

@@ -26,7 +26,7 @@ _COLUMNS = ("alert_id", "slide_id", "barcode", "state", "told", "raised_at", "ma
 AlertId = Annotated[int, typer.Argument(metavar="ID")]
 
 alerts_app = typer.Typer(help="Urgent verdicts that nobody acknowledged yet, oldest first.")
-app.add_typer(alerts_app, name="alerts")
+app.add_typer(alerts_app, name="alerts", rich_help_panel="Read the night")
 
 
 @alerts_app.callback(invoke_without_command=True)
@@ -124,7 +124,7 @@ def _write_sheet(file: Path, cells: list[Any], heading: str) -> None:
     typer.echo(f"{len(cells)} cells in {file}. {DISCLAIMER}")
 
 
-@app.command()
+@app.command(rich_help_panel="Act")
 def drill(
     wait_seconds: Annotated[
         float, typer.Option(min=1, help="Give up after so long; then exit 1.")

@@ -52,7 +52,7 @@ def with_sources(
     return settings.model_copy(update={"sources": sources})
 
 
-@app.command()
+@app.command(rich_help_panel="Run")
 def up(
     exports: Exports = None,
     quiet_seconds: Quiet = None,
@@ -66,7 +66,7 @@ def up(
     raise typer.Exit(supervision.run(settings, once=once))
 
 
-@app.command()
+@app.command(rich_help_panel="Run")
 def ingest(
     exports: Exports = None,
     quiet_seconds: Quiet = None,
@@ -89,7 +89,7 @@ def ingest(
         )
 
 
-@app.command()
+@app.command(rich_help_panel="Run")
 def worker() -> None:
     """Classify and judge queued slides, one at a time."""
     from smearwatch import services
@@ -100,7 +100,7 @@ def worker() -> None:
         tasks.serve(celery.app_from(found), found)
 
 
-@app.command()
+@app.command(rich_help_panel="Run")
 def deliver() -> None:
     """Tell the people on call of urgent slides, until somebody acknowledges."""
     from db.session import connect
@@ -116,7 +116,7 @@ def deliver() -> None:
         Deliverer(engine, people, found.sources).run(found.database(), stop_on_signals())
 
 
-@app.command()
+@app.command(rich_help_panel="Run")
 def migrate() -> None:
     """Bring the database's schema up to this version."""
     from db import migrate as migrations
@@ -129,7 +129,7 @@ def migrate() -> None:
     typer.echo("the schema is up to date")
 
 
-@app.command()
+@app.command(rich_help_panel="Run")
 def demo(
     exports: Annotated[
         Path | None,

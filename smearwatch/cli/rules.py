@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from smearwatch.rules import Thresholds
 
 rules_app = typer.Typer(help="The rules that judge slides.", no_args_is_help=True)
-app.add_typer(rules_app, name="rules")
+app.add_typer(rules_app, name="rules", rich_help_panel="Look after it")
 
 
 @rules_app.command()
@@ -68,7 +68,7 @@ def check(
     )
 
 
-@app.command()
+@app.command(rich_help_panel="Act")
 def reassess(
     since: Annotated[
         datetime | None, typer.Option(help="Only slides finished at or after this time.")

@@ -20,7 +20,7 @@ Manifest = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel="Science")
 def classify(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, resolve_path=True)],
     as_json: AsJson = False,
@@ -120,7 +120,7 @@ def _print_verdict(folder: Path, assessment: Assessment) -> None:
     console.print(DISCLAIMER)
 
 
-@app.command()
+@app.command(rich_help_panel="Science")
 def train(
     data: Manifest,
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run goes on in it.")],
@@ -137,7 +137,7 @@ def train(
     typer.echo(f"trained; next: smearwatch bundle --run {out} --data {data} --out BUNDLE")
 
 
-@app.command()
+@app.command(rich_help_panel="Science")
 def bundle(
     data: Manifest,
     run: Annotated[Path, typer.Option(help="A finished training run.", exists=True)],
@@ -152,7 +152,7 @@ def bundle(
     typer.echo(f"{sealed.name} {sealed.sha256[:12]}: {sealed.metrics['validation']['all']}")
 
 
-@app.command()
+@app.command(rich_help_panel="Science")
 def evaluate(
     data: Manifest,
     split: Annotated[str, typer.Option(help="Which rows of the manifest.")] = "validation",

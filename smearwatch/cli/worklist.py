@@ -30,7 +30,7 @@ _SLIDE_COLUMNS = (
 )
 
 
-@app.command()
+@app.command(rich_help_panel="Read the night")
 def status(as_json: AsJson = False) -> None:
     """Is it alive, how far is the night, does something need a person? (exit 3 if so)."""
     from dataclasses import asdict
@@ -61,7 +61,7 @@ def _print_status(
         typer.echo(f"{'oldest:':10}waiting for {waiting:.0f} s")
 
 
-@app.command()
+@app.command(rich_help_panel="Read the night")
 def slides(
     state: Annotated[str | None, typer.Option(help="Only slides in this state.")] = None,
     level: Annotated[str | None, typer.Option(help="Only slides with this verdict.")] = None,
@@ -80,7 +80,7 @@ def slides(
         print_table(rows, _SLIDE_COLUMNS, "Slides")
 
 
-@app.command()
+@app.command(rich_help_panel="Act")
 def retry(slide_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
     """Take a failed slide up again, after its remedy was applied."""
     from db import slides as states
@@ -94,7 +94,7 @@ def retry(slide_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
     typer.echo(f"slide {slide_id} is {state} again")
 
 
-@app.command()
+@app.command(rich_help_panel="Look after it")
 def health(
     name: Annotated[str, typer.Argument(help="ingest, worker or deliver, on this host.")],
 ) -> None:
@@ -122,7 +122,7 @@ def health(
     raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel="Look after it")
 def doctor(as_json: AsJson = False) -> None:
     """Check everything that this installation needs, each line with its remedy (exit 1 if not)."""
     from smearwatch import diagnosis
@@ -138,7 +138,10 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    rich_help_panel="Read the night",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
 def psql(ctx: typer.Context) -> None:
     """Open psql on the database, with psql's own options; `docs/sql.md` has the questions."""
     import os
