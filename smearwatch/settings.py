@@ -9,12 +9,14 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
 class Source(BaseModel):
     """One folder that an instrument (or its computer) writes slides into."""
+
+    model_config = ConfigDict(extra="forbid")
 
     path: Path
     poll: bool = Field(
@@ -107,6 +109,30 @@ class Settings(BaseSettings):
             LookupError: none is configured and the embedded servers are not running.
         """
         return _required(self.broker_url, "SMEARWATCH_BROKER_URL")
+
+
+class WrongSetting(Exception):
+    """A setting that cannot be; the text names the variable and what it may be."""
+
+
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        WrongSetting: a variable holds what it may not.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        found = (
+            f"{'__'.join(['SMEARWATCH', *map(str, problem['loc'])]).upper()}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise WrongSetting("; ".join(found).replace("SMEARWATCH__", "SMEARWATCH_")) from error
+    except SettingsError as error:
+        names = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
+        variables = ", ".join(f"SMEARWATCH_{name.upper()}" for name in names)
+        raise WrongSetting(f"{variables}: not valid JSON") from error
 
 
 def shipped_bundle() -> Path:

@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 
 NEEDS_A_PERSON = 3
+PIPE_WIDTH = 160  # characters, where no terminal says its own
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 DISCLAIMER = "Research use only; not a diagnosis."
 
@@ -46,9 +47,9 @@ def version(
 def configured() -> Settings:
     """The settings, with logging set up by them."""
     from smearwatch import logs
-    from smearwatch.settings import Settings
+    from smearwatch import settings as configuration
 
-    settings = Settings()
+    settings = configuration.load()
     logs.configure(settings.log_format, settings.log_level)
     return settings
 
@@ -77,16 +78,18 @@ def print_json(value: object) -> None:
 
 
 def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: str) -> None:
-    """Write some columns of rows as a table, levels in colour."""
+    """Write some columns of rows as a table, levels in colour; empty columns are left out."""
     from rich.console import Console
     from rich.table import Table
 
+    filled = [name for name in columns if not rows or any(row[name] is not None for row in rows)]
     table = Table(title=title, caption=DISCLAIMER, title_justify="left", caption_justify="left")
-    for column in columns:
+    for column in filled:
         table.add_column(column.replace("_", " "), no_wrap=column not in _PROSE, overflow="fold")
     for row in rows:
-        table.add_row(*(levelled(_shown(row[column])) for column in columns))
-    Console().print(table)
+        table.add_row(*(levelled(_shown(row[column])) for column in filled))
+    console = Console()
+    console.print(table, width=None if console.is_terminal else PIPE_WIDTH)
 
 
 def levelled(text: str) -> Text:
