@@ -34,9 +34,12 @@ def serve(app: Celery, settings: Settings) -> None:
         logs.configure(settings.log_format, settings.log_level)
         analysts.append(load(settings))
 
-    @app.task(name=TASK)  # type: ignore[untyped-decorator]
-    def analyse(slide_id: int) -> None:
-        analysts[0].analyse(slide_id)
+    @app.task(name=TASK, Strategy="worker.messages:strategy")  # type: ignore[untyped-decorator]
+    def analyse(slide_id: object = None, *_: object, **__: object) -> None:
+        if isinstance(slide_id, int):
+            analysts[0].analyse(slide_id)
+        else:
+            log.error("message.refused", why="no slide id")
 
     app.worker_main(
         [
