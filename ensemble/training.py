@@ -32,6 +32,7 @@ from ensemble.dataset import (
     LabelledCell,
     fingerprint,
     load_canvases,
+    refuse_leakage,
     sampling_weights,
     targets,
 )
@@ -168,11 +169,13 @@ def train(cells: Sequence[LabelledCell], out: Path, recipe: Recipe, members: Seq
 
     Raises:
         ValueError: `out` holds a run on other data or with another recipe.
+        Leakage: a patient or an image is in both splits.
     """
     training = [cell for cell in cells if cell.split == "train"]
     validation = [cell for cell in cells if cell.split == "validation"]
     if not training or not validation:
         raise ValueError("the data need cells in both splits, train and validation")
+    refuse_leakage([*training, *validation])
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, {"recipe": asdict(recipe), "data": fingerprint([*training, *validation])})
     run = _Run(out, recipe, training, validation)

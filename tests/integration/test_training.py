@@ -1,0 +1,180 @@
+"""Training: the paper's recipe, resumable after a kill, and honest about its data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensemble.dataset import (
+    LabelledCell,
+    Leakage,
+    read_manifest,
+    refuse_leakage,
+    sampling_weights,
+)
+from smearwatch import phantoms
+from smearwatch.taxonomy import CLASSES
+
+# In its own process: TensorFlow is slow to load, and is to be killed.
+TRAIN = """
+import sys
+from pathlib import Path
+from ensemble import training
+from ensemble.dataset import read_manifest
+recipe = training.Recipe(
+    stages={"efficientnet_b1": (training.Stage(32, int(sys.argv[3])),)}, batch=8, inherit=False
+)
+cells = read_manifest(Path(sys.argv[1]))
+training.train(cells, Path(sys.argv[2]), recipe, ["efficientnet_b1"])
+"""
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few phantoms of every class, by made-up patients."""
+    folder = tmp_path_factory.mktemp("cells")
+    rng = np.random.default_rng(0)
+    rows = []
+    for split, number in (("train", 3), ("validation", 1)):
+        for name in (*CLASSES, "smudge_cell"):
+            for one in range(number):
+                file = f"{split}-{name}-{one}.jpg"
+                phantoms.draw(name, rng).resize((60, 60)).save(folder / file)
+                label = name if name in CLASSES else "other"
+                rows.append([file, label, name, "phantom", f"{split}-{one}", "", split])
+    with (folder / "manifest.csv").open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(
+            ["path", "label", "export_class", "source", "patient", "diagnosis", "split"]
+        )
+        writer.writerows(rows)
+    return folder / "manifest.csv"
+
+
+def start(manifest: Path, run: Path, epochs: int = EPOCHS) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN, str(manifest), str(run), str(epochs)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
+    )
+
+
+def epochs(run: Path) -> list[dict[str, float]]:
+    file = run / "efficientnet_b1/32/epochs.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.mark.timeout(600)
+def test_killed_training_goes_on_at_the_next_epoch(manifest: Path, tmp_path: Path) -> None:
+    """kill -9 after the first epoch: the next call adds the missing ones, none twice."""
+    run = tmp_path / "run"
+    training = start(manifest, run)
+    deadline = time.monotonic() + 240
+    while not epochs(run):
+        assert time.monotonic() < deadline, "no epoch within four minutes"
+        assert training.poll() is None, training.stderr and training.stderr.read()
+        time.sleep(0.05)
+    training.send_signal(signal.SIGKILL)
+    training.wait()
+    before = epochs(run)
+    again = start(manifest, run)
+    _, said = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    after = epochs(run)
+    assert [epoch["epoch"] for epoch in after] == list(range(EPOCHS))
+    assert after[: len(before)] == before
+    assert (run / "efficientnet_b1/32/best.keras").exists()
+    assert (run / "efficientnet_b1/32/done").exists()
+    other = start(manifest, run, epochs=EPOCHS + 1)
+    _, said = other.communicate(timeout=120)
+    assert other.returncode != 0
+    assert "choose another folder" in said
+
+
+def test_recipe_is_the_papers() -> None:
+    """Adam at 5e-4 first, batches of 32, early stopping, ReduceLROnPlateau, both networks."""
+    from ensemble.training import Recipe
+
+    recipe = Recipe()
+    assert recipe.batch == 32
+    assert set(recipe.stages) == {"efficientnet_b1", "efficientnet_v2_b2"}
+    assert all(stages[0].learning_rate == 5e-4 for stages in recipe.stages.values())
+    assert recipe.patience > recipe.plateau_patience > 0
+
+
+def test_validation_is_never_augmented(manifest: Path) -> None:
+    """Training sees another view of a cell in each epoch; validation the plain centre."""
+    from ensemble.training import AugmentedBatches, Recipe, plain_batch
+
+    cells = read_manifest(manifest)
+    training = [cell for cell in cells if cell.split == "train"]
+    batches = AugmentedBatches(training, 32, Recipe(batch=8))
+    first, _, _ = batches[0]
+    assert first.shape == (8, 32, 32, 3)
+    assert np.array_equal(first, batches[0][0])
+    batches.on_epoch_end()
+    assert not np.array_equal(first, batches[0][0])
+    assert np.array_equal(plain_batch(training, 32), plain_batch(training, 32))
+
+
+def test_rare_cells_are_drawn_more_often() -> None:
+    """Half-way between natural and balanced: four times as many cells, twice the draws."""
+
+    def cells(name: str, number: int) -> Sequence[LabelledCell]:
+        cell_class = CLASSES[CLASSES.index(name)]  # type: ignore[arg-type]
+        return [LabelledCell(Path(), cell_class, True, "s", "p", "", "train")] * number
+
+    weights = sampling_weights([*cells("neutrophil", 400), *cells("basophil", 100)])
+    assert weights.sum() == pytest.approx(1)
+    assert weights[:400].sum() / weights[400:].sum() == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("label", "labels", "columns missing: label"),
+        (",neutrophil,", ",neutrophile,", "unknown label 'neutrophile'"),
+    ],
+)
+def test_wrong_manifest_is_named(
+    manifest: Path, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    """A missing column, an unknown label: the message says which and where."""
+    wrong = tmp_path / "manifest.csv"
+    wrong.write_text(manifest.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=said) as refused:
+        read_manifest(wrong)
+    assert "manifest.csv" in str(refused.value)
+
+
+def test_leakage_is_refused(manifest: Path, tmp_path: Path) -> None:
+    """The same patient, or the same picture under another name, in both splits is an error."""
+    cells = read_manifest(manifest)
+    refuse_leakage(cells)
+    training, validation = cells[0], cells[-1]
+    with pytest.raises(Leakage, match=training.patient):
+        refuse_leakage([training, replace(validation, patient=training.patient)])
+    copy = tmp_path / "copy.jpg"
+    copy.write_bytes(training.path.read_bytes())
+    with pytest.raises(Leakage, match=r"copy\.jpg"):
+        refuse_leakage([training, replace(validation, path=copy)])
+
+
+def test_sample_data_do_not_leak(sample_data: Path) -> None:
+    """The splits that the shipped bundle was made with hold."""
+    cells = read_manifest(sample_data / "manifest.csv")
+    refuse_leakage([cell for cell in cells if cell.split in ("train", "validation")])
