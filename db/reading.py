@@ -123,6 +123,25 @@ def alerts(connection: Connection, *, everything: bool = False) -> list[Row]:
     )
 
 
+def throughput(connection: Connection) -> Row:
+    """How fast slides went through: in all, and while a worker held one."""
+    (row,) = _rows(
+        connection,
+        """
+        SELECT count(*) AS judged,
+               sum(found_cells)::float AS cells,
+               round((sum(found_cells) / extract(epoch FROM
+                   max(finished_at) - min(started_at)))::numeric, 1)::float AS cells_per_s,
+               round((sum(found_cells) / extract(epoch FROM
+                   sum(finished_at - started_at)))::numeric, 1)::float AS cells_per_s_in_worker,
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM
+                   finished_at - started_at))::float AS median_slide_s
+        FROM slides WHERE state IN ('analysed', 'inadequate')
+        """,
+    )
+    return row
+
+
 def alert(connection: Connection, alert_id: int) -> Row:
     """One alert.
 
