@@ -5,7 +5,7 @@ probability known from held-out patients. The most likely true proportions under
 found by expectation maximisation (Richardson 1972; D'Agostini 1995,
 doi:10.1016/0168-9002(95)00274-X), which keeps them at or above 0 and summing to 1 where matrix
 inversion (Rogan and Gladen 1978, doi:10.1093/oxfordjournals.aje.a112510) does not.
-docs/decisions/0010 has the comparison on whole slides.
+docs/decisions/0008 has the comparison on whole slides.
 
 The intervals hold both errors: the slide's own counting (a Dirichlet posterior with Jeffreys'
 prior) and the classifier's (held-out patients drawn with replacement, since errors differ between
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 DRAWS = 400
-ITERATIONS = 100
+ITERATIONS = 100  # it has settled long before
 JEFFREYS = 0.5
 SMOOTHING = JEFFREYS / len(CLASSES)  # a class that was never seen may be read as anything
 LEUKAEMIA_FROM = 0.20  # blasts and blast equivalents (WHO 2022)
