@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smearwatch.cli.app import DISCLAIMER, NEEDS_A_PERSON, AsJson, app, configured, levelled
+from smearwatch.taxonomy import CellClass
 
 if TYPE_CHECKING:
     from ensemble.bundle import Bundle
@@ -118,6 +119,36 @@ def _print_verdict(folder: Path, assessment: Assessment) -> None:
         f"{differential.duplicate} duplicate, {differential.overview} overview"
     )
     console.print(DISCLAIMER)
+
+
+@app.command(rich_help_panel="Science")
+def explain(
+    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("explained.png"),
+    cell_class: Annotated[
+        CellClass | None, typer.Option("--class", help="Why this class; without, the best one.")
+    ] = None,
+) -> None:
+    """Show which part of one cell's image spoke for its class (Grad-CAM; needs TensorFlow)."""
+    import numpy as np
+
+    from ensemble import attribution, images
+    from ensemble import bundle as bundles
+    from ensemble.engines import open_engine, predict
+    from smearwatch.taxonomy import CLASSES
+
+    bundle = bundles.load(configured().bundle_path)
+    picture = images.decode(image.read_bytes())
+    seen = images.network_input(picture, bundle.input_size)
+    probabilities = predict(open_engine(bundle), bundle, np.stack([seen])).cell[0]
+    best = CLASSES[int(probabilities.argmax())]
+    asked = cell_class or best
+    heat = attribution.Attribution(bundle).map(picture, asked)
+    attribution.overlay(picture, heat).resize((768, 384)).save(out)
+    typer.echo(
+        f"{best} (probability {probabilities.max():.2f}); {out} shows what spoke for {asked}. "
+        f"{DISCLAIMER}"
+    )
 
 
 @app.command(rich_help_panel="Science")

@@ -1,0 +1,30 @@
+"""Where the networks looked: a map on the cell, one for each class, drawn for people."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ensemble import attribution
+from ensemble import bundle as bundles
+from smearwatch import phantoms
+from smearwatch.settings import Settings
+from smearwatch.taxonomy import CellClass
+
+
+@pytest.mark.timeout(300)
+def test_map_lies_on_the_cell() -> None:
+    """The middle, where the cell is, speaks more for its class than the rim does."""
+    bundle = bundles.load(Settings().bundle_path)
+    asked = attribution.Attribution(bundle)
+    cell = phantoms.draw("lymphocyte", np.random.default_rng(1))
+    heat = asked.map(cell, CellClass.LYMPHOCYTE)
+    side = bundle.input_size
+    assert heat.shape == (side, side)
+    assert (heat.min(), heat.max()) == (pytest.approx(0, abs=0.2), pytest.approx(1))
+    middle = slice(side // 3, 2 * side // 3)
+    rim = np.ones_like(heat, bool)
+    rim[side // 8 : -side // 8, side // 8 : -side // 8] = False
+    assert heat[middle, middle].mean() > heat[rim].mean()
+    assert not np.array_equal(heat, asked.map(cell, CellClass.MYELOBLAST))
+    assert attribution.overlay(cell, heat).size == (2 * side, side)
