@@ -70,3 +70,14 @@ def test_links_lead_somewhere() -> None:
     for page in (DOCS.parent / "README.md", *DOCS.rglob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_every_requirement_names_tests_that_exist() -> None:
+    """Each row of the requirements points to tests, and they are there."""
+    page = (DOCS / "requirements.md").read_text()
+    rows = re.findall(r"^\| (R\d+) \|.*\| (.*) \|$", page, re.MULTILINE)
+    assert [number for number, _ in rows] == [f"R{n}" for n in range(1, len(rows) + 1)]
+    for number, tests in rows:
+        named = re.findall(r"`(tests/[^`]+)`", tests)
+        assert named, number
+        assert [test for test in named if not (DOCS.parent / test).exists()] == []
