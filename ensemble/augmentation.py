@@ -1,12 +1,13 @@
 """Augmentation of training images only: the paper's rotations and flips, and scanner changes.
 
-Rotations and flips are the paper's. Scale, stain, brightness, resolution, blur and noise are
-ours: the sources differ in microscope and laboratory, and a network must not read the source
-instead of the cell.
+Rotations and flips are the paper's. Scale, stain, colours of another source, brightness,
+resolution, blur and noise are ours: the sources differ in microscope and laboratory, and a network
+must not read the source instead of the cell.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -22,11 +23,61 @@ STAIN = 0.18  # standard deviation of log gain per channel, in optical density
 LOW_RESOLUTION = 0.3  # share of images degraded to another microscope's resolution
 LOW_RESOLUTION_SIDE = (44, 110)  # px across the input; the low-magnification source has 62
 NOISY = 0.3  # share of images with sensor noise
+RECOLOURED = 0.5  # share of images that take the colours of a cell of any source
+RECOLOURING = (0.5, 1.0)  # how far towards them
 
 
-def augment(canvas: NDArray[np.uint8], size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+class Palettes:
+    """The colours of the training images: what one source's cell would look like in another.
+
+    A palette is the mean and standard deviation of each channel's optical density over an image
+    (Reinhard et al. 2001, doi:10.1109/38.946629, in optical density instead of Lab).
+    """
+
+    def __init__(self, canvases: NDArray[np.uint8], sources: Sequence[str]) -> None:
+        self.of = np.stack([palette(canvas) for canvas in canvases])  # (N, 2, 3)
+        self._rows = [np.flatnonzero(np.array(sources) == name) for name in sorted(set(sources))]
+
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        """One image's palette (2, 3), every source as likely as the other."""
+        rows = self._rows[rng.integers(len(self._rows))]
+        drawn: NDArray[np.float32] = self.of[rng.choice(rows)]
+        return drawn
+
+
+def palette(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean and standard deviation of the optical density of each channel: (2, 3)."""
+    density = _DENSITY[image[::2, ::2].reshape(-1, 3)]
+    return np.stack([density.mean(axis=0), density.std(axis=0) + 1e-3]).astype(np.float32)
+
+
+_DENSITY = -np.log10((np.arange(256) + 1) / 256)
+
+
+def recolour(
+    view: NDArray[np.uint8],
+    own: NDArray[np.float32],
+    other: NDArray[np.float32],
+    strength: float = 1.0,
+) -> NDArray[np.uint8]:
+    """An image moved from its own palette towards another; 0 leaves it, 1 goes all the way."""
+    (mean, spread), (new_mean, new_spread) = own, own + strength * (other - own)
+    density = (_DENSITY[:, None] - mean) / spread * new_spread + new_mean
+    table = (256 * 10**-density - 1).clip(0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(view, table.reshape(256, 1, 3)), dtype=np.uint8)
+
+
+def augment(
+    canvas: NDArray[np.uint8],
+    size: int,
+    rng: np.random.Generator,
+    own: NDArray[np.float32],
+    palettes: Palettes,
+) -> NDArray[np.uint8]:
     """One random view of a whole-image canvas: uint8 (side, side, 3) to (size, size, 3)."""
     view = _place(canvas, size, rng)
+    if rng.random() < RECOLOURED:
+        view = recolour(view, own, palettes.draw(rng), rng.uniform(*RECOLOURING))
     if rng.random() < LOW_RESOLUTION:
         view = _degrade(view, size, rng)
     return _restain(view, rng)

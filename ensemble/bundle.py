@@ -82,6 +82,7 @@ class Description:
     leukocyte_from: float
     metrics: dict[str, Any]
     data: dict[str, Any]
+    run: dict[str, Any]  # the recipe with its seed, the data and, if any, the parent bundle
     schema: int = SCHEMA
     preprocessing_version: int = PREPROCESSING_VERSION
     classes: list[str] = field(default_factory=lambda: [str(name) for name in CLASSES])

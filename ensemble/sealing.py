@@ -46,6 +46,7 @@ def seal_run(run: Path, out: Path, name: str, cells: Sequence[LabelledCell]) -> 
         leukocyte_from=0.0,
         metrics={},
         data={"sha256": fingerprint(cells), "cells": len(cells)},
+        run=json.loads((run / "run.json").read_text(encoding="utf-8")),
     )
     measured, patients = _measure(bundles.seal(out, description), description, validation)
     evidence = json.dumps([patient.to_dict() for patient in patients], indent=None)

@@ -27,7 +27,8 @@ import keras
 import numpy as np
 
 from ensemble import inheritance, networks
-from ensemble.augmentation import augment
+from ensemble.augmentation import Palettes, augment
+from ensemble.bundle import Bundle
 from ensemble.dataset import (
     LabelledCell,
     fingerprint,
@@ -48,6 +49,7 @@ class Stage:
     size: int  # px
     epochs: int
     learning_rate: float = 5e-4
+    frozen: int = 0  # so many of the network's first blocks stay as they are
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,14 @@ class Recipe:
     seed: int = 20240
 
 
+# From a bundle's networks: what they see first (edges, stain) is learnt; blocks 1 to 3 stay.
+FINE_TUNING = Recipe(
+    stages={
+        "efficientnet_b1": (Stage(192, 10, 2e-4, frozen=3),),
+        "efficientnet_v2_b2": (Stage(192, 10, 2e-4, frozen=3),),
+    },
+    inherit=False,
+)
 MONITOR = "val_cell_f1"
 
 
@@ -81,6 +91,7 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras ha
         super().__init__(workers=2, use_multiprocessing=False, max_queue_size=8)
         self.size, self.recipe, self.epoch = size, recipe, 0
         self.canvases = load_canvases(cells, size)
+        self.palettes = Palettes(self.canvases, [cell.source for cell in cells])
         self.targets, self.weights = targets(cells)
         self.sampling = sampling_weights(cells)
         self._draw()
@@ -104,7 +115,12 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras ha
     def __getitem__(self, index: int) -> tuple[Any, Any, Any]:
         rng = np.random.default_rng([self.recipe.seed, self.epoch, index])
         rows = self.order[index * self.recipe.batch :][: self.recipe.batch]
-        views = np.stack([augment(self.canvases[row], self.size, rng) for row in rows])
+        views = np.stack(
+            [
+                augment(self.canvases[row], self.size, rng, self.palettes.of[row], self.palettes)
+                for row in rows
+            ]
+        )
         return (
             views.astype(np.float32),
             {head: values[rows] for head, values in self.targets.items()},
@@ -164,8 +180,16 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     part.replace(path)
 
 
-def train(cells: Sequence[LabelledCell], out: Path, recipe: Recipe, members: Sequence[str]) -> None:
+def train(
+    cells: Sequence[LabelledCell],
+    out: Path,
+    recipe: Recipe,
+    members: Sequence[str],
+    parent: Bundle | None = None,
+) -> None:
     """Train `members` into the run folder `out`, going on where an earlier call stopped.
+
+    The networks start from `parent`, if there is one.
 
     Raises:
         ValueError: `out` holds a run on other data or with another recipe.
@@ -177,8 +201,13 @@ def train(cells: Sequence[LabelledCell], out: Path, recipe: Recipe, members: Seq
         raise ValueError("the data need cells in both splits, train and validation")
     refuse_leakage([*training, *validation])
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out, {"recipe": asdict(recipe), "data": fingerprint([*training, *validation])})
-    run = _Run(out, recipe, training, validation)
+    settings = {
+        "recipe": asdict(recipe),
+        "data": fingerprint([*training, *validation]),
+        "parent": parent and parent.sha256,
+    }
+    _claim(out, settings)
+    run = Run(out, recipe, training, validation, parent)
     for member in members:
         start = None
         for stage in recipe.stages[member]:
@@ -195,13 +224,14 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """A run folder, and what its stages are trained and chosen on."""
 
     out: Path
     recipe: Recipe
     training: Sequence[LabelledCell]
     validation: Sequence[LabelledCell]
+    parent: Bundle | None
 
     def train(self, member: str, stage: Stage, start: Path | None) -> Path:
         """Train one member at one size, from `start`; returns its best network's file."""
@@ -210,7 +240,7 @@ class _Run:
         if not done.exists():
             folder.mkdir(parents=True, exist_ok=True)
             keras.utils.set_random_seed(self.recipe.seed)
-            network = self._continued(folder) or _new_network(member, stage, start, self.recipe)
+            network = self._continued(folder) or self.new_network(member, stage, start)
             self._fit(network, stage, folder)
             done.touch()
         return best
@@ -218,6 +248,19 @@ class _Run:
     def _continued(self, folder: Path) -> keras.Model | None:
         last = folder / "last.keras"
         return keras.models.load_model(last) if last.exists() else None
+
+    def new_network(self, member: str, stage: Stage, start: Path | None) -> keras.Model:
+        """A compiled network, from `start`, else the parent, else ImageNet, else nothing."""
+        network = networks.build(member, stage.size, self.recipe.dropout)
+        if start is not None:
+            network.set_weights(keras.models.load_model(start, compile=False).get_weights())
+        elif self.parent is not None:
+            network.load_weights(self.parent.folder / f"{member}.weights.h5")
+        elif self.recipe.inherit:
+            inheritance.inherit(network, inheritance.lite1_weights())
+        _freeze(network, stage.frozen)
+        _compile(network, stage, self.recipe)
+        return network
 
     def _fit(self, network: keras.Model, stage: Stage, folder: Path) -> None:
         finished = len(read_epochs(folder))
@@ -247,12 +290,14 @@ def _callbacks(recipe: Recipe, folder: Path) -> list[keras.callbacks.Callback]:
     return [early, plateau, Continue(folder, (early, plateau))]
 
 
-def _new_network(member: str, stage: Stage, start: Path | None, recipe: Recipe) -> keras.Model:
-    network = networks.build(member, stage.size, recipe.dropout)
-    if start is not None:
-        network.set_weights(keras.models.load_model(start, compile=False).get_weights())
-    elif recipe.inherit:
-        inheritance.inherit(network, inheritance.lite1_weights())
+def _freeze(network: keras.Model, blocks: int) -> None:
+    """Leave the stem and the first `blocks` blocks as they are, batch norms too."""
+    first = tuple(f"block{number}" for number in range(1, blocks + 1))
+    for layer in network.layers:
+        layer.trainable = blocks == 0 or not layer.name.startswith(("stem", *first))
+
+
+def _compile(network: keras.Model, stage: Stage, recipe: Recipe) -> None:
     network.compile(
         optimizer=keras.optimizers.Adam(stage.learning_rate),
         loss={
@@ -268,4 +313,3 @@ def _new_network(member: str, stage: Stage, start: Path | None, recipe: Recipe) 
             "leukocyte": [keras.metrics.AUC(name="auroc")],
         },
     )
-    return network

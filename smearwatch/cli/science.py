@@ -158,13 +158,19 @@ def train(
     member: Annotated[
         list[str] | None, typer.Option(help="Only this network; may be given several times.")
     ] = None,
+    parent: Annotated[
+        Path | None, typer.Option("--from", help="Fine-tune this bundle instead.", exists=True)
+    ] = None,
 ) -> None:
     """Train the ensemble's members; go on where an interrupted run stopped."""
+    from ensemble import bundle as bundles
     from ensemble import networks, training
     from ensemble.dataset import read_manifest
 
     configured()
-    training.train(read_manifest(data), out, training.Recipe(), member or networks.MEMBERS)
+    start = bundles.load(parent) if parent else None
+    recipe = training.FINE_TUNING if start else training.Recipe()
+    training.train(read_manifest(data), out, recipe, member or networks.MEMBERS, start)
     typer.echo(f"trained; next: smearwatch bundle --run {out} --data {data} --out BUNDLE")
 
 

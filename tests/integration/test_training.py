@@ -116,6 +116,25 @@ def test_recipe_is_the_papers() -> None:
     assert recipe.patience > recipe.plateau_patience > 0
 
 
+def test_fine_tuning_starts_at_the_bundle_and_leaves_its_first_blocks(tmp_path: Path) -> None:
+    """`--from`: the bundle's weights are the start; only what follows the frozen blocks learns."""
+    from ensemble import bundle as bundles
+    from ensemble import networks
+    from ensemble.training import FINE_TUNING, Run, Stage
+    from smearwatch.settings import Settings
+
+    parent = bundles.load(Settings().bundle_path)
+    member = "efficientnet_v2_b2"
+    run = Run(tmp_path, FINE_TUNING, (), (), parent)
+    network = run.new_network(member, Stage(parent.input_size, 1, frozen=3), None)
+    shipped = networks.build(member, parent.input_size)
+    shipped.load_weights(parent.folder / f"{member}.weights.h5")
+    for mine, theirs in zip(network.get_weights(), shipped.get_weights(), strict=True):
+        assert np.array_equal(mine, theirs)
+    learning = {layer.name[:6] for layer in network.layers if layer.trainable and layer.weights}
+    assert learning == {"block4", "block5", "block6", "top_co", "top_bn", "cell", "leukoc"}
+
+
 def test_validation_is_never_augmented(manifest: Path) -> None:
     """Training sees another view of a cell in each epoch; validation the plain centre."""
     from ensemble.training import AugmentedBatches, Recipe, plain_batch
