@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from smearwatch.export import open_regular
+from smearwatch.share import open_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,17 +10,16 @@ link below the folder it is given, and takes any name a file system can hold.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path
 
+from smearwatch.share import open_regular
 from smearwatch.taxonomy import Kind, export_class
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
@@ -37,7 +36,8 @@ _TIME = re.compile(r"\d{4}-?\d{2}-?\d{2}([_ T-]\d{2}[-:.]?\d{2}([-:.]?\d{2})?)?"
 class ExportError(Exception):
     """A folder that cannot be read as a slide; the code says why, the remedy what to do.
 
-    Codes: `vanished`, `no_permission`, `no_images`, `bad_name`, `too_many_files`, `unreadable`.
+    Codes: `vanished`, `no_permission`, `no_images`, `bad_name`, `too_many_files`, `unreadable`,
+    `outside_share`, `unknown_source`.
     """
 
     def __init__(self, code: str, text: str, remedy: str) -> None:
@@ -308,20 +308,6 @@ def content_hash(path: Path) -> bytes:
     """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").digest()
-
-
-def open_regular(path: Path) -> BufferedReader:
-    """Open a file of the share for reading, and nothing that could lead away or hold us.
-
-    Raises:
-        OSError: it cannot be read, or has become a link, pipe or device since it was listed.
-    """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not hold us
-    descriptor = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file")
-    return os.fdopen(descriptor, "rb")
 
 
 def barcode(slide: Path, root: Path) -> str:

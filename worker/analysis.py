@@ -14,7 +14,7 @@ from db.session import Engine, transaction
 from ensemble.bundle import Bundle
 from ensemble.classification import classify
 from ensemble.engines import Engine as InferenceEngine
-from smearwatch import export
+from smearwatch import export, share
 from smearwatch.correction import ErrorRates
 from smearwatch.differential import Cell, Differential
 from smearwatch.export import CellFile, ExportError
@@ -77,7 +77,14 @@ class Analyst:
                 f"this worker knows no source {held.source!r}",
                 "give the worker the same SMEARWATCH_SOURCES as the ingester",
             )
-        return source.path / held.path
+        folder = share.beneath(source.path, held.path)
+        if folder is None:
+            raise ExportError(
+                "outside_share",
+                "the slide's folder is, or lies behind, a link or `..`",
+                "put the folder itself into the share, then `smearwatch retry ID`",
+            )
+        return folder
 
     def _write(self, held: slides.Claim, cells: list[Cell], assessment: Assessment) -> None:
         state = State.INADEQUATE if assessment.level is Level.INADEQUATE else State.ANALYSED

@@ -78,5 +78,5 @@ def _slide_of(message: bytes) -> int | None:
     try:
         args, *_ = json.loads(base64.b64decode(json.loads(message)["body"]))
         return int(args[0])
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -15,6 +14,7 @@ from smearwatch import contact_sheet
 from smearwatch.contact_sheet import Picture
 from smearwatch.rules import DISCLAIMER
 from smearwatch.settings import Source
+from smearwatch.share import beneath
 from worker.channels import Message
 from worker.escalation import Notice
 
@@ -117,7 +117,9 @@ def _image(cell: SuspiciousCell, sources: Mapping[str, Source]) -> Image.Image |
     source = sources.get(cell.source)
     if source is None:
         return None
-    file = source.path / Path(cell.path) / cell.file
+    file = beneath(source.path, f"{cell.path}/{cell.file}")
+    if file is None:
+        return None
     try:
         data = images.read_bytes(file)
         if hashlib.sha256(data).hexdigest() != cell.sha256:

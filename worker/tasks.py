@@ -18,6 +18,7 @@ from ensemble.engines import open_engine
 from smearwatch import logs, rulebook
 from smearwatch.correction import ErrorRates
 from smearwatch.settings import Settings
+from worker import messages
 from worker.analysis import Analyst
 from worker.app import TASK
 
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 
 def serve(app: Celery, settings: Settings) -> None:
     """Work until told to stop: a Celery worker with one child, which loads the model after fork."""
+    messages.guard_transport()
     analysts: list[Analyst] = []
 
     @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
@@ -35,11 +37,8 @@ def serve(app: Celery, settings: Settings) -> None:
         analysts.append(load(settings))
 
     @app.task(name=TASK, Strategy="worker.messages:strategy")  # type: ignore[untyped-decorator]
-    def analyse(slide_id: object = None, *_: object, **__: object) -> None:
-        if isinstance(slide_id, int):
-            analysts[0].analyse(slide_id)
-        else:
-            log.error("message.refused", why="no slide id")
+    def analyse(slide_id: int) -> None:
+        analysts[0].analyse(slide_id)
 
     app.worker_main(
         [

@@ -76,16 +76,20 @@ def test_slide_of_a_dead_worker_is_sent_again(database: Engine, settings: Settin
     assert waiting(settings, Priority.ROUTINE) == [slide_id]
 
 
-def forged(body: Any, content_type: str = "application/json") -> str:
+NOTHING_NEXT = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+PICKLE = "application/x-python-serialize"
+
+
+def forged(body: Any, content_type: str = "application/json", **headers: Any) -> str:
     """A Celery message as kombu writes it to Redis, with any body."""
-    raw = pickle.dumps(body) if "pickle" in content_type else json.dumps(body).encode()
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     task = str(uuid.uuid4())
     return json.dumps(
         {
             "body": base64.b64encode(raw).decode(),
             "content-encoding": "utf-8",
             "content-type": content_type,
-            "headers": {"lang": "py", "task": celery.TASK, "id": task, "retries": 0},
+            "headers": {"lang": "py", "task": celery.TASK, "id": task, "retries": 0} | headers,
             "properties": {
                 "correlation_id": task,
                 "delivery_tag": str(uuid.uuid4()),
@@ -108,27 +112,51 @@ class Bomb:
         return Path.touch, (self.mark,)  # type: ignore[return-value]
 
 
+FORGED = {
+    "unknown id": forged([[999], {}, NOTHING_NEXT]),
+    "path": forged([["/etc/passwd"], {}, NOTHING_NEXT]),
+    "object": forged([[{"slide": 1}], {}, NOTHING_NEXT]),
+    "nothing": forged([[], {}, NOTHING_NEXT]),
+    "null": forged([[None], {}, NOTHING_NEXT]),
+    "true": forged([[True], {}, NOTHING_NEXT]),
+    "two ids": forged([[1, 2], {}, NOTHING_NEXT]),
+    "keyword": forged([[], {"slide_id": 1}, NOTHING_NEXT]),
+    "no bigint": forged([[2**70], {}, NOTHING_NEXT]),
+    "infinity": forged([[float("inf")], {}, NOTHING_NEXT]),
+    "SQL": forged([["1; DROP TABLE slides"], {}, NOTHING_NEXT]),
+    "nonsense": forged("nonsense"),
+    "deep": forged(b"[" * 99_999),
+    "first protocol": forged({"task": celery.TASK, "id": "1", "args": [1], "kwargs": {}}),
+    "what comes next": forged([[1], {}, NOTHING_NEXT | {"chain": [{"task": celery.TASK}]}]),
+    "ends the child": forged([[1], {}, NOTHING_NEXT], timelimit=[0.001, None]),
+    "much later": forged([[1], {}, NOTHING_NEXT], eta="2999-01-01T00:00:00+00:00"),
+    "too late": forged([[1], {}, NOTHING_NEXT], expires="1999-01-01T00:00:00+00:00"),
+    "unknown task": forged([[1], {}, NOTHING_NEXT], task="os.system"),
+}  # fmt: skip
+
+GARBAGE = [
+    "garbage",
+    "",
+    "{}",
+    "[]",
+    "null",
+    b"\xff",
+    "[" * 99_999,
+    '{"body": "", "properties": {}}',
+]
+
+
 @pytest.mark.timeout(180)
 def test_forged_messages_do_nothing(
     installation: Installation, database: Engine, settings: Settings, share: Path, tmp_path: Path
 ) -> None:
-    """Unknown ids, wrong types, paths, a pickle: the worker lives and judges the real slide."""
+    """Wrong ids and types, paths, limits, a pickle: the worker lives and judges the real slide."""
     mark = tmp_path / "unpickled"
-    no_options = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-    for body in (
-        [[999], {}, no_options],
-        [["/etc/passwd"], {}, no_options],
-        [[{"slide": 1}], {}, no_options],
-        [[], {}, no_options],
-        [[None], {}, no_options],
-        [["1; DROP TABLE slides"], {}, no_options],
-        "nonsense",
-    ):
-        redis_client(settings).lpush(Priority.ROUTINE.value, forged(body))
-    poison = forged([[Bomb(mark)], {}, no_options], "application/x-python-serialize+pickle")
-    redis_client(settings).lpush(Priority.ROUTINE.value, poison)
+    poison = forged(pickle.dumps([[Bomb(mark)], {}, NOTHING_NEXT]), PICKLE)
+    broker = redis_client(settings)
+    broker.lpush(Priority.ROUTINE.value, poison, *FORGED.values(), *GARBAGE)
     # And to the end of the queue, so that they come last too.
-    redis_client(settings).rpush(Priority.ROUTINE.value, poison, forged("nonsense"))
+    broker.rpush(Priority.ROUTINE.value, poison, *FORGED.values(), *GARBAGE)
     phantoms.write_slide(
         phantoms.PhantomSlide("PHANTOM-1", {"neutrophil": 30, "lymphocyte": 30}),
         share,
@@ -139,9 +167,21 @@ def test_forged_messages_do_nothing(
 
     def judged() -> bool:
         with transaction(database) as connection:
-            states = connection.scalars(text("SELECT state FROM slides")).all()
-        return list(states) == ["analysed"]
+            slide = connection.execute(text("SELECT state, attempts FROM slides")).all()
+        return slide == [("analysed", 1)] and not broker.llen(Priority.ROUTINE.value)
 
-    wait_until(judged, 120, "the real slide is judged")
+    wait_until(judged, 120, "the real slide is judged, at the first attempt")
     assert worker.poll() is None
     assert not mark.exists()
+
+
+def test_sweep_is_not_stopped_by_what_lies_in_redis(database: Engine, settings: Settings) -> None:
+    """Whatever others put into the queue, the ingester sends what is ready."""
+    broker = redis_client(settings)
+    broker.lpush(Priority.ROUTINE.value, *GARBAGE, *FORGED.values())
+    named_in_forged, other = ready(database, "A"), ready(database, "B")
+    assert sweep(database, settings) == 1
+    broker.ltrim(Priority.ROUTINE.value, 0, 0)
+    assert waiting(settings, Priority.ROUTINE) == [other]
+    assert sweep(database, settings) == 1
+    assert waiting(settings, Priority.ROUTINE) == [other, named_in_forged]
