@@ -1,13 +1,13 @@
-"""The model card, written from what was measured; only the caveats are typed by hand."""
+"""The model card, written from what was measured; only caveats and a person's notes are typed."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
+from ensemble import tables
 from ensemble.bundle import Description
 from ensemble.dataset import LabelledCell
-from smearwatch.taxonomy import CLASSES
 
 _USE = """\
 ## Use
@@ -18,35 +18,48 @@ software, not a medical device.** Not for diagnosis, not for bone marrow, not fo
 and never without a person who looks at the cells.
 """
 
+# Source -> where it is from, on what terms; a laboratory's own sources are named by it.
+_SOURCES = {
+    "deepapl": "CellaVision export folders of patients with AML or APL (Sidhom et al. 2021, Johns "
+    "Hopkins; no open licence, used for training only, no image is part of this project)",
+    "pbc": "healthy and infected people (Acevedo et al. 2020, CC BY 4.0)",
+    "taleqani": "B-ALL and benign lymphoid cells at about a quarter of the others' resolution "
+    "(Ghaderzadeh et al. 2021, 2023)",
+}
+
 _CAVEATS = """\
 ## What to know before trusting it
 
-- **Lymphoblasts come from one microscope** at about a quarter of the other sources' resolution,
-  cut out by colour threshold. A network can recognise the microscope instead of the cell. The
-  training degrades resolution and stain of every source and uses benign lymphoid cells of the
-  same microscope as counterexamples; how much of the shortcut remains has not been measured.
-  **No lymphoblast figure here holds for another microscope.**
-- **Labels are one technologist's.** About forty cells carry a code that contradicts their folder,
-  and promonocytes have no class: in monocytic leukaemias they are filed under three.
-- **Few patients.** The AML and APL cells come from 73 patients of one hospital; images of one
-  patient are never in both splits there. The healthy source is split by image, the
-  low-magnification one by field, so their figures flatter.
+- **Labels are people's.** Where one technologist signed each slide, the model learns that
+  technologist. Promonocytes have no class among the twelve: in monocytic leukaemias they are filed
+  under three.
+- **A source without named patients is split by image or field**, so its figures flatter.
 - `validation` chose the best epoch, the temperature and both thresholds; figures on it are
-  therefore slightly too good.
+  therefore slightly too good, the calibration error most of all.
+- The intervals hold the chance of these patients, not another scanner, stain or hospital; the
+  robustness table says how little is needed to lose accuracy.
+"""
+_LYMPHOBLASTS = """\
+- **Lymphoblasts come from one microscope**, `{source}`. A network can recognise the microscope
+  instead of the cell; the table of the source shortcut says how much of that remains under lent
+  resolution and colours. The training lends colours too, in the same way, so the table flatters.
+  **No lymphoblast figure here holds for another microscope.**
 """
 
 
-def write_card(description: Description, cells: Sequence[LabelledCell]) -> str:
-    """The card as Markdown."""
+def write_card(description: Description, cells: Sequence[LabelledCell], notes: str = "") -> str:
+    """The card as Markdown; `notes` are what a person saw that no figure says."""
     parts = (
         f"# {description.name}\n",
         _networks(description),
         _USE,
         _data(cells, description),
+        _recipe(description.run),
         _results(description),
-        _CAVEATS,
+        _caveats(description.metrics),
+        f"## Seen by eye\n\n{notes.strip()}\n" if notes.strip() else "",
     )
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
 
 
 def _networks(description: Description) -> str:
@@ -59,44 +72,63 @@ def _networks(description: Description) -> str:
 
 
 def _data(cells: Sequence[LabelledCell], description: Description) -> str:
-    counts = Counter((cell.source, cell.cell_class, cell.split) for cell in cells)
-    sources = sorted({cell.source for cell in cells})
-    head = " | ".join(f"{source} train / validation" for source in sources)
-    lines = [f"| class | {head} |", "|---|" + "---:|" * len(sources)]
-    for cell_class in (*CLASSES, None):
-        row = " | ".join(
-            f"{counts[source, cell_class, 'train']} / {counts[source, cell_class, 'validation']}"
-            for source in sources
-        )
-        lines.append(f"| {cell_class or 'none of the twelve'} | {row} |")
-    return (
-        "## Data\n\n"
-        "- `deepapl`: CellaVision export folders of patients with AML or APL (Sidhom et al. 2021, "
-        "Johns Hopkins; no open licence, used for training only, no image is part of this "
-        "project).\n"
-        "- `pbc`: healthy and infected people (Acevedo et al. 2020, CC BY 4.0).\n"
-        "- `taleqani`: B-ALL and benign lymphoid cells (Ghaderzadeh et al. 2021, 2023).\n"
-        "- The warm start of both networks: published EfficientNet-Lite1 weights (ImageNet; "
-        "Apache-2.0).\n\n" + "\n".join(lines) + f"\n\nSHA-256 of images, labels and splits: "
-        f"`{description.data['sha256']}`\n"
+    sources = "\n".join(
+        f"- `{source}`: {_SOURCES.get(source, 'no description given')}."
+        for source in sorted({cell.source for cell in cells})
     )
+    return (
+        f"## Data\n\n{sources}\n\n{tables.class_counts(cells).markdown()}\n"
+        f"SHA-256 of images, labels and splits: `{description.data['sha256']}`\n"
+    )
+
+
+def _recipe(run: dict[str, Any]) -> str:
+    recipe, lines = run.get("recipe", {}), []
+    for member, stages in recipe.get("stages", {}).items():
+        steps = "; ".join(
+            f"{stage['size']} px, at most {stage['epochs']} epochs from {stage['learning_rate']:g}"
+            + (f", first {stage['frozen']} blocks frozen" if stage.get("frozen") else "")
+            for stage in stages
+        )
+        lines.append(f"- `{member}`: {steps}")
+    if run.get("parent"):
+        lines.append(f"- both start from the bundle `{run['parent']}`")
+    elif recipe.get("inherit"):
+        lines.append(
+            "- both start from published EfficientNet-Lite1 weights (ImageNet; Apache-2.0)"
+        )
+    lines += [
+        f"- {name.replace('_', ' ')}: {value}"
+        for name, value in recipe.items()
+        if name not in ("stages", "inherit")
+    ]
+    return "## Recipe\n\nAdam, best epoch by validation macro F1.\n\n" + "\n".join(lines) + "\n"
 
 
 def _results(description: Description) -> str:
-    measured = description.metrics["validation"]
-    lines = ["| source | cells | accuracy | macro precision | macro recall | macro F1 |"]
-    lines.append("|---|---:|---:|---:|---:|---:|")
-    for source, row in {"all": measured["all"], **measured["per_source"]}.items():
-        values = " | ".join(f"{row[key]:.3f}" for key in ("accuracy", "precision", "recall", "f1"))
-        lines.append(f"| {source} | {row['cells']} | {values} |")
-    lines += ["", "| class | cells | precision | recall | F1 | AUROC |"]
-    lines.append("|---|---:|---:|---:|---:|---:|")
-    for name, row in measured["per_class"].items():
-        values = " | ".join(f"{row[key]:.3f}" for key in ("precision", "recall", "f1", "auroc"))
-        lines.append(f"| {name} | {row['cells']} | {values} |")
+    found = description.metrics
+    measured = found["validation"]
+    shown = [
+        tables.models(found["models"]),
+        tables.sources(measured["per_source"]),
+        tables.classes(measured["per_class"]),
+        tables.confusion(measured["confusion"]),
+        tables.coverage(found["coverage"]),
+        *([tables.outsiders(found["outsiders"])] if found["outsiders"] else []),
+        *([tables.shortcut(found["shortcut"])] if found["shortcut"] else []),
+        tables.robustness(found["robustness"]),
+    ]
     return (
-        "## Results on `validation`\n\n" + "\n".join(lines) + "\n\n"
-        f"AUROC of *is a leukocyte*: {measured['leukocyte_auroc']:.3f}. "
-        f"Temperature {description.temperature}; a cell is uncertain under a probability of "
-        f"{description.uncertain_below}, and no leukocyte under {description.leukocyte_from}.\n"
+        "## Results on `validation`\n\n"
+        + "\n".join(table.markdown() for table in shown)
+        + f"\nAUROC of *is a leukocyte*: {measured['leukocyte_auroc']}. Temperature "
+        f"{description.temperature}; a cell is uncertain under a probability of "
+        f"{description.uncertain_below}, and no leukocyte under {description.leukocyte_from}. "
+        f"Expected calibration error, {found['calibration']['bins_of_equal_width']} bins of equal "
+        f"width: {tables.Estimate(*found['calibration']['ece'])}.\n"
     )
+
+
+def _caveats(metrics: dict[str, Any]) -> str:
+    shortcut = metrics["shortcut"]
+    return _CAVEATS + (_LYMPHOBLASTS.format(source=shortcut["source"]) if shortcut else "")

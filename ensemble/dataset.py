@@ -35,6 +35,7 @@ class LabelledCell:
     diagnosis: str
     split: str
     whole_slide: bool = False  # the patient's slide is complete: its proportions are real
+    export_class: str = ""  # the instrument's own
 
 
 def read_manifest(manifest: Path) -> list[LabelledCell]:
@@ -77,6 +78,7 @@ def _labelled(row: dict[str, str], manifest: Path) -> LabelledCell:
         diagnosis=row.get("diagnosis", ""),
         split=row["split"],
         whole_slide=row.get("whole_slide") == "1",
+        export_class=row["export_class"],
     )
 
 

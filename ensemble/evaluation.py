@@ -1,19 +1,24 @@
-"""How well a bundle does on labelled cells: metrics, per source and class, and its calibration."""
+"""How well models do on labelled cells: the paper's Tables 2 and 3, each figure with its interval.
+
+Rows of probabilities stand beside `expected`, class indices with -1 for a cell outside the twelve;
+such cells count in no figure of the twelve. Macro means are over the classes that occur.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from sklearn import metrics as sk
 
 from ensemble.bundle import Bundle, Description
 from ensemble.classification import judged
 from ensemble.dataset import LabelledCell
-from ensemble.engines import Prediction, calibrate
+from ensemble.engines import Prediction
+from ensemble.statistics import Bootstrap, delong, mcnemar, weighted_confusion
 from smearwatch.differential import Cell, CellStatus
 from smearwatch.evidence import HeldOut, Outcome
 from smearwatch.taxonomy import CLASSES
@@ -21,99 +26,178 @@ from smearwatch.taxonomy import CLASSES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Floats = NDArray[np.float64]
+    Indices = NDArray[np.int64]
+    Probabilities = NDArray[np.float32]  # (N, 12)
+
 _INDEX = {cell_class: index for index, cell_class in enumerate(CLASSES)}
+FIGURES = ("accuracy", "precision", "recall", "f1")
 
 
-class Figures(TypedDict):
-    """Metrics over cells of the twelve classes; macro means are over classes that occur."""
-
-    cells: int
-    accuracy: float
-    precision: float
-    recall: float
-    f1: float
-
-
-def truth(cells: Sequence[LabelledCell]) -> NDArray[np.int64]:
+def truth(cells: Sequence[LabelledCell]) -> Indices:
     """Class indices (N,), -1 for cells outside the twelve."""
     return np.array([-1 if c.cell_class is None else _INDEX[c.cell_class] for c in cells])
 
 
-def figures(expected: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Figures:
-    """Accuracy and macro means of the best class; rows with `expected` -1 are left out."""
-    inside = expected >= 0
-    expected, predicted = expected[inside], probabilities[inside].argmax(axis=1)
-    labels = np.unique(expected)
-    precision, recall, f1, _ = sk.precision_recall_fscore_support(
-        expected, predicted, labels=labels, average="macro", zero_division=0
-    )
-    return Figures(
-        cells=len(expected),
-        accuracy=round(float((expected == predicted).mean()), 4),
-        precision=round(float(precision), 4),
-        recall=round(float(recall), 4),
-        f1=round(float(f1), 4),
+class Rates(NamedTuple):
+    """Of each replicate: accuracy (R,), and each class' precision, recall and F1 (R, 12)."""
+
+    accuracy: Floats
+    precision: Floats
+    recall: Floats
+    f1: Floats
+
+    def macro(self, name: str) -> Floats:
+        """The mean over the classes that occur; accuracy as it is."""
+        values: Floats = getattr(self, name)
+        return values if name == "accuracy" else np.nanmean(values, axis=1)
+
+
+def rates(expected: Indices, predicted: Indices, weights: Floats) -> Rates:
+    """Metrics under each row of weights; NaN for a class that does not occur."""
+    matrix = weighted_confusion(expected, predicted, weights, len(CLASSES))
+    right, signed = np.diagonal(matrix, axis1=1, axis2=2), matrix.sum(axis=2)
+    called = matrix.sum(axis=1)
+    absent = signed == 0
+
+    def share(part: Floats, whole: Floats) -> Floats:
+        shares = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+        return np.where(absent, np.nan, shares)
+
+    return Rates(
+        accuracy=right.sum(axis=1) / signed.sum(axis=1),
+        precision=share(right, called),
+        recall=share(right, signed),
+        f1=share(2 * right, signed + called),
     )
 
 
-def per_class(
-    expected: NDArray[np.int64], probabilities: NDArray[np.float32]
-) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1, one-vs-rest AUROC and support of each class that occurs."""
-    inside = expected >= 0
-    expected, probabilities = expected[inside], probabilities[inside]
-    labels = np.unique(expected)
-    rows = sk.precision_recall_fscore_support(
-        expected, probabilities.argmax(axis=1), labels=labels, zero_division=0
-    )
-    table = {}
-    for label, precision, recall, f1, support in zip(labels, *rows, strict=True):
-        auroc = sk.roc_auc_score(expected == label, probabilities[:, label])
-        table[str(CLASSES[label])] = {
-            "precision": round(float(precision), 4),
-            "recall": round(float(recall), 4),
-            "f1": round(float(f1), 4),
-            "auroc": round(float(auroc), 4),
-            "cells": int(support),
+@dataclass(frozen=True)
+class Measured:
+    """Labelled cells of the twelve classes, what a model says of them, and the replicates."""
+
+    expected: Indices
+    probabilities: Probabilities
+    bootstrap: Bootstrap
+
+    @classmethod
+    def of(
+        cls,
+        cells: Sequence[LabelledCell],
+        probabilities: Probabilities,
+        bootstrap: Bootstrap | None = None,
+    ) -> Measured:
+        """Cells outside the twelve are left out; `bootstrap` is over all `cells`."""
+        expected, drawn = truth(cells), bootstrap or bootstrap_of(cells)
+        inside = expected >= 0
+        return cls(expected[inside], probabilities[inside], drawn.only(inside))
+
+    def only(self, rows: NDArray[np.bool_]) -> Measured:
+        """The same of some of the cells."""
+        return Measured(self.expected[rows], self.probabilities[rows], self.bootstrap.only(rows))
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the best class is the signed one, cell by cell."""
+        right: NDArray[np.bool_] = self.probabilities.argmax(axis=1) == self.expected
+        return right
+
+    @property
+    def confusion(self) -> list[list[int]]:
+        """Figure 3: signed class in rows, the model's in columns."""
+        ones, best = np.ones((1, len(self.expected))), self.probabilities.argmax(axis=1)
+        matrix = weighted_confusion(self.expected, best, ones, len(CLASSES))[0]
+        return [[int(count) for count in row] for row in matrix]
+
+    @cached_property
+    def _rates(self) -> tuple[Rates, Rates]:
+        best, ones = self.probabilities.argmax(axis=1), np.ones((1, len(self.expected)))
+        return (
+            rates(self.expected, best, ones),
+            rates(self.expected, best, self.bootstrap.weights),
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """A row of Table 2: accuracy and macro means, and their intervals."""
+        point, replicates = self._rates
+        values = {
+            name: self.bootstrap.interval(
+                float(point.macro(name)[0]), replicates.macro(name)
+            ).rounded()
+            for name in FIGURES
         }
-    return table
+        return {
+            "cells": len(self.expected),
+            **{name: value for name, (value, _, _) in values.items()},
+            "intervals": {name: limits for name, (_, *limits) in values.items()},
+        }
+
+    def per_class(self) -> dict[str, dict[str, Any]]:
+        """Table 3: precision, recall, F1 and one-vs-rest AUROC of each class that occurs."""
+        return {str(CLASSES[label]): self._of_class(label) for label in np.unique(self.expected)}
+
+    def _of_class(self, label: int) -> dict[str, Any]:
+        point, replicates = self._rates
+        values = {
+            name: self.bootstrap.interval(
+                getattr(point, name)[0, label], getattr(replicates, name)[:, label]
+            ).rounded()
+            for name in FIGURES[1:]
+        }
+        mine = self.expected == label
+        values["auroc"] = self.bootstrap.auroc(mine, self.probabilities[:, label]).rounded()
+        return {
+            "cells": int(mine.sum()),
+            **{name: value for name, (value, _, _) in values.items()},
+            "intervals": {name: limits for name, (_, *limits) in values.items()},
+        }
 
 
-def per_source(
-    cells: Sequence[LabelledCell], probabilities: NDArray[np.float32]
-) -> dict[str, Figures]:
+def bootstrap_of(cells: Sequence[LabelledCell]) -> Bootstrap:
+    """The replicates of labelled cells."""
+    return Bootstrap([cell.source for cell in cells], [cell.patient for cell in cells])
+
+
+def per_source(cells: Sequence[LabelledCell], measured: Measured) -> dict[str, dict[str, Any]]:
     """Figures within each source: a model that reads the source shows here."""
-    expected, sources = truth(cells), np.array([cell.source for cell in cells])
+    sources = np.array([cell.source for cell in cells if cell.cell_class is not None])
     return {
-        str(source): figures(expected[sources == source], probabilities[sources == source])
-        for source in np.unique(sources)
+        str(source): measured.only(sources == source).figures() for source in np.unique(sources)
     }
 
 
-def fit_temperature(expected: NDArray[np.int64], probabilities: NDArray[np.float32]) -> float:
-    """The temperature of least negative log-likelihood (Guo et al. 2017)."""
-    inside = expected >= 0
-    expected, probabilities = expected[inside], probabilities[inside]
-    rows = np.arange(len(expected))
-
-    def loss(temperature: float) -> float:
-        chosen = calibrate(probabilities, temperature)[rows, expected]
-        return float(-np.log(np.clip(chosen, 1e-12, 1)).mean())
-
-    return round(float(minimize_scalar(loss, bounds=(0.2, 5), method="bounded").x), 3)
+def compare(models: Mapping[str, Measured]) -> dict[str, dict[str, Any]]:
+    """Table 2, the last model's McNemar and DeLong tests against each other one beside it."""
+    *_, last = models.values()
+    return {
+        name: one.figures() | ({} if one is last else {"against_last": _tests(one, last)})
+        for name, one in models.items()
+    }
 
 
-def leukocyte_threshold(
-    cells: Sequence[LabelledCell], leukocyte: NDArray[np.float32], kept: float = 0.99
-) -> float:
-    """The threshold that keeps the share `kept` of leukocytes in the differential."""
-    genuine = leukocyte[[cell.is_leukocyte for cell in cells]]
-    return round(float(np.quantile(genuine, 1 - kept)), 4)
+def _tests(one: Measured, last: Measured) -> dict[str, Any]:
+    marginal = mcnemar(one.right, last.right)
+    return {
+        "mcnemar": {
+            "only_this_right": marginal.only_first,
+            "only_last_right": marginal.only_second,
+            "p": _significant(marginal.p),
+        },
+        "delong_p": {
+            str(CLASSES[label]): _significant(
+                delong(
+                    last.expected == label,
+                    one.probabilities[:, label],
+                    last.probabilities[:, label],
+                ).p
+            )
+            for label in np.unique(last.expected)
+        },
+    }
 
 
-def uncertainty_threshold(probabilities: NDArray[np.float32], set_apart: float = 0.05) -> float:
-    """The certainty under which the least certain share `set_apart` of cells lies."""
-    return round(float(np.quantile(probabilities.max(axis=1), set_apart)), 4)
+def _significant(p: float) -> float:
+    return float(f"{p:.2g}")
 
 
 def held_out(
@@ -133,12 +217,16 @@ def held_out(
 
 def summary(cells: Sequence[LabelledCell], prediction: Prediction) -> dict[str, Any]:
     """All figures of a bundle on one set of cells."""
-    expected = truth(cells)
+    bootstrap = bootstrap_of(cells)
+    measured = Measured.of(cells, prediction.cell, bootstrap)
+    leukocyte = bootstrap.auroc(
+        np.array([cell.is_leukocyte for cell in cells]), prediction.leukocyte
+    ).rounded()
     return {
-        "all": figures(expected, prediction.cell),
-        "per_source": per_source(cells, prediction.cell),
-        "per_class": per_class(expected, prediction.cell),
-        "leukocyte_auroc": round(
-            float(sk.roc_auc_score([c.is_leukocyte for c in cells], prediction.leukocyte)), 4
-        ),
+        "all": measured.figures(),
+        "per_source": per_source(cells, measured),
+        "per_class": measured.per_class(),
+        "confusion": measured.confusion,
+        "leukocyte_auroc": leukocyte[0],
+        "leukocyte_auroc_interval": leukocyte[1:],
     }

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -16,16 +16,22 @@ import keras
 import numpy as np
 
 from ensemble import bundle as bundles
-from ensemble import evaluation, networks
+from ensemble import calibration, evaluation, networks
 from ensemble.bundle import Bundle, Description
 from ensemble.card import write_card
 from ensemble.dataset import LabelledCell, fingerprint, load_canvases
-from ensemble.engines import Engine, Prediction, calibrate, open_engine, predict
+from ensemble.engines import Engine, Prediction, predict
+from ensemble.measuring import Measurement, in_split
+from ensemble.observation import Observer, vote
 from smearwatch.evidence import HeldOut
 
 
-def seal_run(run: Path, out: Path, name: str, cells: Sequence[LabelledCell]) -> Bundle:
+def seal_run(
+    run: Path, out: Path, name: str, cells: Sequence[LabelledCell], notes: str = ""
+) -> Bundle:
     """Make a bundle of a run's best networks, calibrated and measured on `validation`.
+
+    `notes` (Markdown) end the card: what a person saw that no figure says.
 
     Raises:
         FileNotFoundError: a member of the run has no finished stage yet.
@@ -36,7 +42,6 @@ def seal_run(run: Path, out: Path, name: str, cells: Sequence[LabelledCell]) -> 
     out.mkdir(parents=True)
     for stage in stages.values():
         write_member(keras.models.load_model(stage / "best.keras", compile=False), out, size)
-    validation = [cell for cell in cells if cell.split == "validation"]
     description = Description(
         name=name,
         members=networks.PAPER_WEIGHTS,
@@ -48,10 +53,30 @@ def seal_run(run: Path, out: Path, name: str, cells: Sequence[LabelledCell]) -> 
         data={"sha256": fingerprint(cells), "cells": len(cells)},
         run=json.loads((run / "run.json").read_text(encoding="utf-8")),
     )
-    measured, patients = _measure(bundles.seal(out, description), description, validation)
+    return _measure_and_seal(out, description, cells, notes)
+
+
+def seal_again(sealed: Path, out: Path, cells: Sequence[LabelledCell], notes: str = "") -> Bundle:
+    """Calibrate and measure a sealed bundle's networks anew, into a new folder."""
+    bundles.load(sealed)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(sealed, out)
+    content = json.loads((sealed / "bundle.json").read_text(encoding="utf-8"))
+    kept = {one.name: content[one.name] for one in fields(Description) if one.name in content}
+    data = {"sha256": fingerprint(cells), "cells": len(cells)}
+    description = Description(
+        **{"run": {}} | kept | {"name": out.name, "data": data, "temperature": 1.0}
+    )
+    return _measure_and_seal(out, description, cells, notes)
+
+
+def _measure_and_seal(
+    out: Path, description: Description, cells: Sequence[LabelledCell], notes: str
+) -> Bundle:
+    measured, patients = _measure(bundles.seal(out, description), description, cells)
     evidence = json.dumps([patient.to_dict() for patient in patients], indent=None)
     (out / bundles.EVIDENCE).write_text(evidence + "\n", encoding="utf-8")
-    (out / "card.md").write_text(write_card(measured, cells), encoding="utf-8")
+    (out / "card.md").write_text(write_card(measured, cells, notes), encoding="utf-8")
     return bundles.seal(out, measured)
 
 
@@ -102,15 +127,23 @@ def predict_all(
 def _measure(
     bundle: Bundle, description: Description, cells: Sequence[LabelledCell]
 ) -> tuple[Description, list[HeldOut]]:
-    raw = predict_all(open_engine(bundle), bundle, cells)
-    temperature = evaluation.fit_temperature(evaluation.truth(cells), raw.cell)
-    calibrated = Prediction(calibrate(raw.cell, temperature), raw.leukocyte)
-    leukocytes = np.array([cell.is_leukocyte for cell in cells])
-    measured = replace(
+    """Calibrate on validation, then measure the calibrated bundle on it."""
+    validation = in_split(cells, "validation")
+    opinions = Observer(bundle).observe(validation)
+    raw = vote(opinions, bundle)
+    temperature = calibration.fit_temperature(evaluation.truth(validation), raw.cell)
+    prediction = raw.calibrated(temperature)
+    leukocytes = np.array([cell.is_leukocyte for cell in validation])
+    calibrated = replace(
         description,
         temperature=temperature,
-        uncertain_below=evaluation.uncertainty_threshold(calibrated.cell[leukocytes]),
-        leukocyte_from=evaluation.leukocyte_threshold(cells, calibrated.leukocyte),
-        metrics={"validation": evaluation.summary(cells, calibrated)},
+        uncertain_below=calibration.uncertainty_threshold(prediction.cell[leukocytes]),
+        leukocyte_from=calibration.leukocyte_threshold(validation, prediction.leukocyte),
     )
-    return measured, evaluation.held_out(cells, calibrated, measured)
+    measurement = Measurement(
+        replace(bundle, temperature=temperature), cells, "validation", opinions
+    )
+    return (
+        replace(calibrated, metrics=measurement.everything()),
+        evaluation.held_out(validation, prediction, calibrated),
+    )

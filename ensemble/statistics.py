@@ -8,7 +8,7 @@ intervals over such cells are too narrow, and whoever prints them says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Flags = NDArray[np.bool_]
+    Scores = NDArray[np.floating[Any]]
 
 REPLICATES = 1000
 LEVEL = 0.95
@@ -30,9 +31,9 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def rounded(self, digits: int = 4) -> list[float]:
-        """JSON-ready: value, low, high."""
-        return [round(float(number), digits) for number in self]
+    def rounded(self, digits: int = 4) -> list[float | None]:
+        """JSON-ready: value, low, high; what cannot be said is None."""
+        return [None if np.isnan(number) else round(float(number), digits) for number in self]
 
 
 class Bootstrap:
@@ -83,13 +84,13 @@ class Bootstrap:
             replicates = self.weights @ numbers / self.weights.sum(axis=1)
         return self.interval(float(numbers.mean()), replicates)
 
-    def auroc(self, positive: Flags, scores: Floats) -> Interval:
+    def auroc(self, positive: Flags, scores: Scores) -> Interval:
         """Area under the ROC curve."""
         value = weighted_auroc(positive, scores, np.ones((1, len(scores))))[0]
         return self.interval(float(value), weighted_auroc(positive, scores, self.weights))
 
 
-def weighted_auroc(positive: Flags, scores: Floats, weights: Floats) -> Floats:
+def weighted_auroc(positive: Flags, scores: Scores, weights: Floats) -> Floats:
     """AUROC for each row of weights (R, N): P(positive above negative), ties counting half."""
     values, place = np.unique(scores, return_inverse=True)
     order = np.argsort(place, kind="stable")
@@ -123,7 +124,7 @@ class DeLong(NamedTuple):
     p: float
 
 
-def delong(positive: Flags, first: Floats, second: Floats) -> DeLong:
+def delong(positive: Flags, first: Scores, second: Scores) -> DeLong:
     """Are two models' AUROCs different? DeLong et al. 1988, doi:10.2307/2531595.
 
     By midranks (Sun and Xu 2014, doi:10.1109/LSP.2014.2337313). It takes cells as independent;
@@ -141,7 +142,7 @@ def delong(positive: Flags, first: Floats, second: Floats) -> DeLong:
     return DeLong(areas[0], areas[1], covariance, z, float(2 * stats.norm.sf(abs(z))))
 
 
-def _placements(positive: Flags, scores: Floats) -> tuple[float, Floats, Floats]:
+def _placements(positive: Flags, scores: Scores) -> tuple[float, Floats, Floats]:
     """AUROC, and each positive's and each negative's share of it."""
     ranks = stats.rankdata(scores)
     above, below = scores[positive], scores[~positive]

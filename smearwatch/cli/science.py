@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smearwatch.cli.app import DISCLAIMER, NEEDS_A_PERSON, AsJson, app, configured, levelled
+from smearwatch.cli.app import (
+    DISCLAIMER,
+    NEEDS_A_PERSON,
+    PIPE_WIDTH,
+    AsJson,
+    app,
+    configured,
+    levelled,
+    print_json,
+)
 from smearwatch.taxonomy import CellClass
 
 if TYPE_CHECKING:
@@ -45,8 +54,6 @@ def classify(
     errors = ErrorRates(bundle.held_out)
     assessment = assess(Differential.of(cells), rulebook.load(settings.rules), errors)
     if as_json:
-        from smearwatch.cli.app import print_json
-
         print_json(as_dict(folder, bundle, cells, assessment))
     else:
         _print_verdict(folder, assessment)
@@ -177,15 +184,26 @@ def train(
 @app.command(rich_help_panel="Science")
 def bundle(
     data: Manifest,
-    run: Annotated[Path, typer.Option(help="A finished training run.", exists=True)],
+    run: Annotated[
+        Path,
+        typer.Option(help="A finished training run, or a bundle to measure anew.", exists=True),
+    ],
     out: Annotated[Path, typer.Option(help="The new bundle's folder.")],
+    notes: Annotated[
+        Path | None,
+        typer.Option(help="Markdown to end the card with: what you saw by eye.", exists=True),
+    ] = None,
 ) -> None:
     """Seal a training run into a bundle: convert, calibrate and measure on validation."""
     from ensemble import sealing
     from ensemble.dataset import read_manifest
 
     configured()
-    sealed = sealing.seal_run(run, out, out.name, read_manifest(data))
+    cells, seen = read_manifest(data), notes.read_text(encoding="utf-8") if notes else ""
+    if (run / "bundle.json").exists():
+        sealed = sealing.seal_again(run, out, cells, seen)
+    else:
+        sealed = sealing.seal_run(run, out, out.name, cells, seen)
     typer.echo(f"{sealed.name} {sealed.sha256[:12]}: {sealed.metrics['validation']['all']}")
 
 
@@ -193,16 +211,45 @@ def bundle(
 def evaluate(
     data: Manifest,
     split: Annotated[str, typer.Option(help="Which rows of the manifest.")] = "validation",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the whole report: HTML, CSV, PNG, SVG.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure the bundle on labelled cells; prints JSON."""
+    """Measure the bundle on labelled cells; with --out, the paper's tables and figures and more."""
     from ensemble import bundle as bundles
-    from ensemble import evaluation, sealing
     from ensemble.dataset import read_manifest
-    from ensemble.engines import open_engine
-    from smearwatch.cli.app import print_json
+    from ensemble.measuring import Measurement
 
     settings = configured()
     loaded = bundles.load(settings.bundle_path)
-    cells = [cell for cell in read_manifest(data) if cell.split == split]
-    engine = open_engine(loaded, settings.engine, precision=settings.precision)
-    print_json(evaluation.summary(cells, sealing.predict_all(engine, loaded, cells)))
+    cells = read_manifest(data)
+    measurement = Measurement.of(loaded, cells, split, settings.precision)
+    found = measurement.everything(_said) if out else measurement.figures()
+    page = measurement.report(found, out) if out else None
+    if as_json:
+        print_json({**found.pop("validation"), **found})
+        return
+    _print_figures(loaded.name, found)
+    if page:
+        typer.echo(f"the whole report: {page}")
+
+
+def _said(step: str) -> None:
+    typer.echo(f"  {step}", err=True)
+
+
+def _print_figures(name: str, found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ensemble import tables
+
+    shown = [tables.models(found["models"]), tables.classes(found["validation"]["per_class"])]
+    console = Console()
+    console.print(f"{name}: {DISCLAIMER}", markup=False)
+    for one in shown:
+        table = Table(*one.head, title=one.title, caption=one.note, title_justify="left")
+        for row in one.rows:
+            table.add_row(*map(str, row))
+        console.print(table, width=None if console.is_terminal else PIPE_WIDTH)

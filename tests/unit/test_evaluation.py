@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from ensemble import evaluation
+from ensemble import calibration, evaluation
 from ensemble.dataset import LabelledCell
 from ensemble.engines import Prediction, calibrate
 from smearwatch.taxonomy import CLASSES
@@ -25,13 +25,27 @@ def probabilities(sharpness: float) -> np.ndarray:
     return (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+def labelled(expected: np.ndarray) -> list[LabelledCell]:
+    """Cells of these classes, four patients."""
+    return [
+        LabelledCell(
+            Path(), None if one < 0 else CLASSES[one], True, "s", f"p{row % 4}", "", "validation"
+        )
+        for row, one in enumerate(expected)
+    ]
+
+
+def measured(expected: np.ndarray, predicted: np.ndarray) -> evaluation.Measured:
+    return evaluation.Measured.of(labelled(expected), predicted)
+
+
 def test_figures_are_scikit_learns() -> None:
     """Accuracy and macro means, over the classes that occur; -1 is left out."""
     predicted = probabilities(1)
     expected = TRUTH.copy()
     expected[:50] = -1
     inside = expected >= 0
-    found = evaluation.figures(expected, predicted)
+    found = measured(expected, predicted).figures()
     best = predicted.argmax(axis=1)
     assert found["cells"] == 350
     assert found["accuracy"] == pytest.approx(
@@ -45,14 +59,14 @@ def test_figures_are_scikit_learns() -> None:
 def test_missing_class_does_not_count_against_the_mean() -> None:
     """A class without a cell has no F1."""
     predicted = np.eye(12, dtype=np.float32)[[0, 0, 1]]
-    assert evaluation.figures(np.array([0, 0, 1]), predicted)["f1"] == 1
+    assert measured(np.array([0, 0, 1]), predicted).figures()["f1"] == 1
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.0])
 def test_temperature_undoes_over_and_underconfidence(sharpness: float) -> None:
     """Logits made sharper by a factor are cooled by the same factor."""
-    temperature = evaluation.fit_temperature(TRUTH, probabilities(sharpness))
-    base = evaluation.fit_temperature(TRUTH, probabilities(1.0))
+    temperature = calibration.fit_temperature(TRUTH, probabilities(sharpness))
+    base = calibration.fit_temperature(TRUTH, probabilities(1.0))
     assert temperature / base == pytest.approx(sharpness, rel=0.25)
 
 
@@ -68,11 +82,11 @@ def test_temperature_keeps_the_best_class() -> None:
 def test_thresholds_set_apart_the_share_they_say() -> None:
     """5% of cells are uncertain, 1% of leukocytes are lost, by the data they are set on."""
     predicted = probabilities(1)
-    below = evaluation.uncertainty_threshold(predicted)
+    below = calibration.uncertainty_threshold(predicted)
     assert (predicted.max(axis=1) < below).mean() == pytest.approx(0.05, abs=0.01)
     cells = [LabelledCell(Path(), CLASSES[0], True, "s", "p", "", "validation")] * 400
     leukocyte = RNG.random(400).astype(np.float32)
-    least = evaluation.leukocyte_threshold(cells, leukocyte)
+    least = calibration.leukocyte_threshold(cells, leukocyte)
     assert (leukocyte < least).mean() == pytest.approx(0.01, abs=0.005)
 
 

@@ -1,0 +1,123 @@
+"""Measuring a bundle: the whole report from labelled cells, on phantoms."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensemble import bundle as bundles
+from ensemble import sealing
+from ensemble.dataset import LabelledCell
+from ensemble.measuring import Measurement, NothingToMeasure
+from ensemble.observation import Observer, vote
+from smearwatch import phantoms
+from smearwatch.settings import Settings
+from smearwatch.taxonomy import CLASSES, CellClass
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledCell]:
+    """Two phantoms of every class in both splits, lymphoblasts at another laboratory."""
+    folder, rng = tmp_path_factory.mktemp("cells"), np.random.default_rng(0)
+    drawn = []
+    for split in ("train", "validation"):
+        for name in (*CLASSES, "smudge_cell"):
+            for number in range(2):
+                file = folder / f"{split}-{name}-{number}.jpg"
+                phantoms.draw(name, rng).save(file)
+                inside = CellClass(name) if name in CLASSES else None
+                source = "far" if name == "lymphoblast" else "near"
+                patient = f"{split}-{number}" if source == "near" else ""
+                drawn.append(
+                    LabelledCell(
+                        file, inside, bool(inside), source, patient, "AML", split, False, name
+                    )
+                )
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def bundle() -> bundles.Bundle:
+    return bundles.load(Settings().bundle_path)
+
+
+@pytest.fixture(scope="module")
+def report(
+    bundle: bundles.Bundle, cells: list[LabelledCell], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    measurement = Measurement.of(bundle, cells, "validation", "f32")
+    measurement.report(measurement.everything(), out)
+    return out
+
+
+def test_observer_says_what_the_engine_says(
+    bundle: bundles.Bundle, cells: list[LabelledCell]
+) -> None:
+    """The extra outputs change nothing, and are the softmax's own logits and features."""
+    from ensemble.engines import OpenVINOEngine
+
+    opinions = Observer(bundle).observe(cells[:6])
+    expected = sealing.predict_all(OpenVINOEngine(bundle), bundle, cells[:6])
+    found = vote(opinions, bundle).calibrated(bundle.temperature)
+    assert found.cell == pytest.approx(expected.cell, abs=1e-4)
+    assert found.leukocyte == pytest.approx(expected.leukocyte, abs=1e-4)
+    assert opinions["efficientnet_b1"].features.shape == (6, 1280)
+    assert opinions["efficientnet_v2_b2"].features.shape == (6, 1408)
+
+
+def test_report_holds_the_papers_tables_and_figures(report: Path) -> None:
+    """Tables 1 to 3 as CSV, Figures 2 and 3 as PNG and SVG, and what goes past the paper."""
+    for name in ("table1_classes", "table2_models", "table3_classes", "outsiders", "shortcut"):
+        assert (report / f"{name}.csv").exists(), name
+    for name in ("figure2_roc", "figure3_confusion", "reliability", "coverage", "robustness"):
+        assert (report / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
+        assert "<svg" in (report / f"{name}.svg").read_text(), name
+
+
+def test_every_figure_has_its_interval(report: Path) -> None:
+    """In Table 2 each metric stands beside its limits, and lies between them."""
+    with (report / "table2_models.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows] == ["efficientnet_b1", "efficientnet_v2_b2", "ensemble"]
+    for row in rows:
+        for name in ("accuracy", "macro precision", "macro recall", "macro F1"):
+            assert float(row[f"{name}_low"]) <= float(row[f"{name}_high"])
+            assert 0 <= float(row[name]) <= 1
+
+
+def test_page_needs_nothing_else(report: Path) -> None:
+    """No script, no image, style sheet or font from elsewhere; both colour schemes; a phone."""
+    page = (report / "report.html").read_text()
+    assert not re.search(r"<script|<img|<link|@import|url\((?!#)|src=", page)
+    assert "prefers-color-scheme: dark" in page
+    assert "width=device-width" in page
+    assert "not a diagnosis" in page
+    identifiers = re.findall(r'\bid="([^"]+)"', page)
+    assert len(identifiers) == len(set(identifiers)), "two drawings share an identifier"
+
+
+def test_split_without_cells_is_said(bundle: bundles.Bundle, cells: list[LabelledCell]) -> None:
+    """A misspelt split names those there are."""
+    with pytest.raises(NothingToMeasure, match="train, validation"):
+        Measurement.of(bundle, cells, "validate", "f32")
+
+
+def test_bundle_can_be_measured_anew(
+    bundle: bundles.Bundle, cells: list[LabelledCell], report: Path, tmp_path: Path
+) -> None:
+    """The same networks, a new card with every figure and the notes of whoever looked."""
+    sealed = sealing.seal_again(bundle.folder, tmp_path / "mine", cells, "Nuclei, not corners.")
+    assert sealed.name == "mine"
+    assert bundles.load(tmp_path / "mine").sha256 == sealed.sha256
+    found = json.loads((report / "metrics.json").read_text())
+    assert sealed.metrics.keys() == found.keys()
+    for heading in ("Table 2", "Table 3", "Robustness", "Source shortcut", "Seen by eye"):
+        assert heading in sealed.card
+    assert "not a medical device" in sealed.card
+    assert "far" in sealed.card
