@@ -94,6 +94,8 @@ class Base(DeclarativeBase):
 BigId = Annotated[int, mapped_column(BigInteger, Identity(), primary_key=True)]
 Now = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
 
+Login = Annotated[str, mapped_column(Text, server_default=text("session_user"))]  # who really wrote
+
 
 class Model(Base):
     """A model bundle that has judged slides."""
@@ -108,6 +110,16 @@ class Model(Base):
     metrics: Mapped[dict[str, Any]]
     card: Mapped[str]
     evidence: Mapped[list[Any]]  # what it said of held-out patients: corrections need it
+    registered_at: Mapped[Now]
+
+
+class Rules(Base):
+    """A table of rules that has judged slides."""
+
+    __tablename__ = "rules"
+
+    version: Mapped[str] = mapped_column(primary_key=True)
+    thresholds: Mapped[dict[str, Any]]
     registered_at: Mapped[Now]
 
 
@@ -144,6 +156,7 @@ class Slide(Base):
 
     __table_args__ = (
         UniqueConstraint("source", "path", "revision"),
+        Index("ix_slides_state", "state"),
         Index("ix_slides_open", "state", postgresql_where=text("finished_at IS NULL")),
         Index("ix_slides_discovered_at", "discovered_at"),
         Index("ix_slides_finished_at", "finished_at"),
@@ -240,6 +253,7 @@ class AlertEvent(Base):
     kind: Mapped[str]
     actor: Mapped[str]
     note: Mapped[str | None]
+    login: Mapped[str | None] = mapped_column(server_default=text("session_user"))
     at: Mapped[Now]
 
     __table_args__ = (
@@ -258,6 +272,30 @@ class AlertEvent(Base):
         ),
         _one_of("kind", AlertEventKind),
     )
+
+
+class ActionKind(StrEnum):
+    """What a person can do to a slide."""
+
+    RETRIED = "retried"
+    REJUDGED = "rejudged"
+
+
+class Action(Base):
+    """One thing that a person did to a slide. Append-only."""
+
+    __tablename__ = "actions"
+
+    id: Mapped[BigId]
+    kind: Mapped[str]
+    actor: Mapped[str]
+    login: Mapped[Login]
+    slide_id: Mapped[int | None] = mapped_column(ForeignKey("slides.id"), index=True)
+    rules_version: Mapped[str | None]
+    note: Mapped[str | None]
+    at: Mapped[Now]
+
+    __table_args__ = (_one_of("kind", ActionKind),)
 
 
 class Process(Base):

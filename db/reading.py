@@ -20,7 +20,8 @@ class Status:
     """Is it alive, and does something need a person?"""
 
     slides: dict[str, int]  # by state
-    levels: dict[str, int]
+    levels: dict[str, int]  # the last day's verdicts
+    models: dict[str, int]  # the bundles that reached them
     oldest_waiting_s: float | None
     newest_verdict_s: float | None  # how long ago
     oldest_untold_s: float | None  # the alert that waits longest to reach somebody
@@ -50,45 +51,45 @@ class Status:
             )
         found += [
             f"{process['name']} on {process['host']} is silent for {process['silent_s']:.0f} s"
-            for process in self.processes
-            if process["silent_s"] > SILENT_AFTER_S
+            for process in self.silent
         ]
         return found
 
+    @property
+    def silent(self) -> list[Row]:
+        """Processes that died unless they live on, on their host, under another number."""
+        living = {_part(one) for one in self.processes if one["silent_s"] <= SILENT_AFTER_S}
+        return [one for one in self.processes if _part(one) not in living]
+
+
+def _part(process: Row) -> tuple[str, str]:
+    return process["name"], process["host"]
+
 
 def status(connection: Connection) -> Status:
-    """The whole installation at a glance."""
+    """The whole installation at a glance, from what a reader may see; cheap at any size."""
+    (signs,) = _rows(connection, "SELECT * FROM reporting.vital_signs")
+    counts = {state: signs[f"{state}_alerts"] for state in ("raised", "delivered", "acknowledged")}
     return Status(
-        slides=_counts(connection, "SELECT state, count(*) FROM slides GROUP BY 1 ORDER BY 1"),
-        levels=_counts(
-            connection,
-            "SELECT level, count(*) FROM reporting.slides WHERE level IS NOT NULL GROUP BY 1",
-        ),
-        oldest_waiting_s=connection.scalar(
-            text(
-                "SELECT extract(epoch FROM now() - min(ready_at))::float FROM slides "
-                "WHERE state IN ('ready', 'queued', 'running')"
-            )
-        ),
-        newest_verdict_s=connection.scalar(
-            text("SELECT extract(epoch FROM now() - max(finished_at))::float FROM slides")
-        ),
-        oldest_untold_s=connection.scalar(
-            text(
-                "SELECT extract(epoch FROM now() - min(raised_at))::float FROM reporting.alerts "
-                "WHERE state = 'raised' AND NOT drill"
-            )
-        ),
-        alerts=_counts(
-            connection,
-            "SELECT state, count(*) FROM reporting.alerts WHERE NOT drill GROUP BY 1",
-        ),
+        slides=_counts(connection, "SELECT state, count(*) FROM reporting.slides GROUP BY 1"),
+        levels=_counts(connection, _LAST_DAY.format("level")),
+        models=_counts(connection, _LAST_DAY.format("model_sha256")),
+        oldest_waiting_s=signs["oldest_waiting_seconds"],
+        newest_verdict_s=signs["newest_verdict_seconds"],
+        oldest_untold_s=signs["oldest_untold_seconds"],
+        alerts={state: count for state, count in counts.items() if count},
         processes=_rows(
             connection,
-            "SELECT name, host, pid, detail, started_at, seen_at, "
-            "extract(epoch FROM now() - seen_at)::float AS silent_s FROM processes ORDER BY 1, 2",
+            "SELECT name, host, pid, detail, started_at, seen_at, silent_seconds AS silent_s "
+            "FROM reporting.processes ORDER BY name, host, pid",
         ),
     )
+
+
+_LAST_DAY = """
+    SELECT {0}, count(*) FROM reporting.slides
+    WHERE finished_at > now() - interval '1 day' AND level IS NOT NULL GROUP BY 1 ORDER BY 1
+"""
 
 
 def slides(

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from db.models import Alert, AlertEvent, AlertEventKind, Cell, Model, Slide
+from db.models import Alert, AlertEvent, AlertEventKind, Cell, Model, Rules, Slide
 from db.models import Assessment as AssessmentRow
 from smearwatch.differential import Cell as CellResult
 from smearwatch.differential import CellStatus
@@ -25,6 +25,13 @@ _CELL_COLUMNS = (
 def register_model(connection: Connection, model: dict[str, Any]) -> None:
     """Note a bundle once; its hash is its name in every result."""
     connection.execute(insert(Model).values(model).on_conflict_do_nothing())
+
+
+def register_rules(connection: Connection, version: str, thresholds: dict[str, Any]) -> None:
+    """Note a table of rules once; its version is its name in every result."""
+    connection.execute(
+        insert(Rules).values(version=version, thresholds=thresholds).on_conflict_do_nothing()
+    )
 
 
 def write_cells(connection: Connection, slide_id: int, cells: Sequence[CellResult]) -> None:

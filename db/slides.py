@@ -18,7 +18,8 @@ from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.sql.elements import ColumnElement
 
-from db.models import Priority, Slide, State
+from db import actions
+from db.models import ActionKind, Priority, Slide, State
 
 MAX_ATTEMPTS = 3
 LEASE = timedelta(seconds=10)
@@ -200,8 +201,11 @@ def finish(
 def rejudge(connection: Connection, slide_id: int, state: State, rules_version: str) -> bool:
     """ANALYSED <-> INADEQUATE under other rules, in the transaction that writes the verdict."""
     judged = Slide.state.in_((State.ANALYSED, State.INADEQUATE))
-    where = (Slide.id == slide_id) & judged
-    return _change(connection, where, state=state, rules_version=rules_version)
+    where = (Slide.id == slide_id) & judged & (Slide.rules_version != rules_version)
+    changed = _change(connection, where, state=state, rules_version=rules_version)
+    if changed:
+        actions.record(connection, ActionKind.REJUDGED, slide_id, rules_version)
+    return changed
 
 
 def fail(connection: Connection, held: Claim, failure: Failure) -> bool:
@@ -243,7 +247,10 @@ def retry(connection: Connection, slide_id: int) -> State | None:
         )
         .returning(Slide.state)
     ).scalar_one_or_none()
-    return State(row) if row else None
+    if row is None:
+        return None
+    actions.record(connection, ActionKind.RETRIED, slide_id)
+    return State(row)
 
 
 def expire_leases(connection: Connection) -> tuple[list[int], list[int]]:

@@ -1,5 +1,5 @@
--- Least privilege. Run by the database's owner, before or after the first migration, as often as
--- you like:  psql -v ON_ERROR_STOP=1 -f deploy/roles.sql
+-- Least privilege. Run by the database's owner, before or after the first migration and before a
+-- restore, as often as you like:  psql -v ON_ERROR_STOP=1 -f deploy/roles.sql
 --
 --   the owner            migrates; nothing else does
 --   smearwatch_app       ingest, worker, deliver: rows, no tables; cannot rewrite history
@@ -22,19 +22,5 @@ END $$;
 GRANT smearwatch_reader TO smearwatch_app;
 
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO smearwatch_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO smearwatch_app;
-ALTER DEFAULT PRIVILEGES IN SCHEMA public
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO smearwatch_app;
 
--- History cannot be rewritten: triggers refuse it to everybody; here it is not even granted.
-DO $$
-DECLARE
-    history text;
-BEGIN
-    FOREACH history IN ARRAY ARRAY['assessments', 'alert_events', 'models', 'alembic_version'] LOOP
-        IF to_regclass('public.' || history) IS NOT NULL THEN
-            EXECUTE format('REVOKE UPDATE, DELETE ON public.%I FROM smearwatch_app', history);
-        END IF;
-    END LOOP;
-END $$;
+-- What each group may do to which table stands in the migrations, beside the tables.

@@ -38,6 +38,7 @@ def reassess(
 ) -> Iterator[Change]:
     """Judge every slide with a verdict again, each in its own transaction."""
     with transaction(database) as connection:
+        results.register_rules(connection, thresholds.version, thresholds.to_tables())
         judged = results.judged_slides(connection, since)
 
     @lru_cache

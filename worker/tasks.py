@@ -69,6 +69,8 @@ def load(settings: Settings) -> Analyst:
     )
     with transaction(database) as connection:
         results.register_model(connection, bundle.registration)
+        rules = analyst.thresholds
+        results.register_rules(connection, rules.version, rules.to_tables())
     threading.Thread(target=_beat_forever, args=[analyst], name="beat", daemon=True).start()
     log.info("worker.ready", model=bundle.sha256[:12], engine=settings.engine)
     return analyst

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -133,9 +132,10 @@ def drill(
 ) -> None:
     """Send a marked test alert the whole way to the first person on call, and time it."""
     from db import alerts as history
+    from db.actions import operator
     from db.session import transaction
 
-    actor = f"drill by {getpass.getuser()}"
+    actor = f"drill by {operator()}"
     with database() as engine:
         with transaction(engine) as connection:
             alert_id = history.raise_drill(connection, actor)

@@ -62,7 +62,14 @@ def test_service_does_a_slides_whole_way(service: Engine, share: Path) -> None:
         "DELETE FROM alert_events",
         "UPDATE assessments SET level = 'routine'",
         "DELETE FROM assessments",
+        "UPDATE alerts SET level = 'routine'",
+        "DELETE FROM alerts",
+        "DELETE FROM slides",
         "UPDATE models SET metrics = '{}'",
+        "UPDATE rules SET thresholds = '{}'",
+        "DELETE FROM actions",
+        "TRUNCATE actions",
+        "UPDATE alembic_version SET version_num = '0'",
         "DROP TRIGGER append_only ON assessments",
         "CREATE ROLE x",
     ],
@@ -76,10 +83,42 @@ def test_service_changes_no_table_and_no_history(service: Engine, statement: str
         connection.execute(text(statement))
 
 
-@pytest.mark.parametrize("table", ["assessments", "alert_events"])
-def test_not_even_the_owner_rewrites_history(database: Engine, share: Path, table: str) -> None:
-    """The append-only tables refuse everybody."""
-    judged_slide(database, share, "PHANTOM-1", neutrophil=50, myeloblast=50)
-    for change in (f"DELETE FROM {table}", f"UPDATE {table} SET id = id"):
-        with pytest.raises(DBAPIError, match="append-only"), database.begin() as owner:
-            owner.execute(text(change))
+RIGHTS = {
+    "actions": "",
+    "alembic_version": None,
+    "alert_events": "",
+    "alerts": "",
+    "assessments": "",
+    "cells": "DELETE",
+    "models": "",
+    "processes": "DELETE UPDATE",
+    "rules": "",
+    "slides": "UPDATE",
+}  # besides SELECT and INSERT; None for SELECT alone
+
+
+@pytest.mark.parametrize("order", ["migrated first", "roles first"])
+def test_rights_table_by_table(database: Engine, settings: Settings, order: str) -> None:
+    """What services may do is written down, and no more is granted, in either order of set-up."""
+    if order == "roles first":  # as the containers do it
+        with database.begin() as owner:
+            for schema in ("reporting", "public"):
+                owner.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+            owner.execute(text("CREATE SCHEMA public"))
+        _psql(settings, "-f", str(ROLES))
+        migrate.upgrade(database)
+    else:
+        _psql(settings, "-f", str(ROLES))
+    with transaction(database) as connection:
+        granted = connection.execute(
+            text("""
+                SELECT table_name, string_agg(privilege_type, ' ' ORDER BY privilege_type)
+                FROM information_schema.table_privileges
+                WHERE grantee = 'smearwatch_app' AND table_schema = 'public' GROUP BY 1
+            """)
+        )
+        found = {table: set(rights.split()) for table, rights in granted}
+    assert found == {
+        table: {"SELECT"} if more is None else {"SELECT", "INSERT", *more.split()}
+        for table, more in RIGHTS.items()
+    }
