@@ -45,6 +45,8 @@ requirements:
 	$(COMPILE) --extra cpu --extra embedded --group build -o requirements/run.txt
 	$(COMPILE) --extra cpu --extra embedded --extra train --group build --group dev \
 		-o requirements/test.txt
+	uv pip compile --group audit --generate-hashes --universal --python-version 3.11 \
+		--no-header --no-annotate --quiet -o requirements/audit.txt
 
 clean:
 	rm -rf $(VENV) demo

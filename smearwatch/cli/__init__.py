@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from smearwatch.cli import alerts, benchmark, night, rules, science, worklist
+from smearwatch.cli import alerts, benchmark, night, rules, science, upkeep, worklist
 from smearwatch.cli.app import app
 
-__all__ = ["alerts", "app", "benchmark", "main", "night", "rules", "science", "worklist"]
+__all__ = ["alerts", "app", "benchmark", "main", "night", "rules", "science", "upkeep", "worklist"]
 
 
 def main() -> None:

@@ -94,50 +94,6 @@ def retry(slide_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
     typer.echo(f"slide {slide_id} is {state} again")
 
 
-@app.command(rich_help_panel="Look after it")
-def health(
-    name: Annotated[str, typer.Argument(help="ingest, worker or deliver, on this host.")],
-) -> None:
-    """For container and service health checks: exit 0 if that part lives, else 1."""
-    import socket
-
-    from db import reading
-    from db.session import transaction
-
-    limit = configured().alert_limit_seconds
-    with database() as engine, transaction(engine) as connection:
-        now = reading.status(connection)
-    here = socket.gethostname()
-    beats = [p["silent_s"] for p in now.processes if (p["name"], p["host"]) == (name, here)]
-    if not beats or min(beats) > reading.SILENT_AFTER_S:
-        sick = f"{name} is not heard of on this host"
-    elif name == "worker" and now.is_stuck:
-        sick = "slides wait and none is judged"
-    elif name == "deliver" and (now.oldest_untold_s or 0) > limit:
-        sick = f"an alert has reached nobody for {now.oldest_untold_s:.0f} s"
-    else:
-        typer.echo(f"{name} lives (seen {min(beats):.0f} s ago)")
-        return
-    typer.secho(sick, fg="red", err=True)
-    raise typer.Exit(1)
-
-
-@app.command(rich_help_panel="Look after it")
-def doctor(as_json: AsJson = False) -> None:
-    """Check everything that this installation needs, each line with its remedy (exit 1 if not)."""
-    from smearwatch import diagnosis
-
-    checks = list(diagnosis.examine(configured()))
-    if as_json:
-        print_json([check._asdict() for check in checks])
-    else:
-        for check in checks:
-            mark, colour = ("ok  ", "green") if check.passed else ("FAIL", "red")
-            typer.secho(f"{mark} {check.name}: {check.finding}", fg=colour)
-    if not all(check.passed for check in checks):
-        raise typer.Exit(1)
-
-
 @app.command(
     rich_help_panel="Read the night",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

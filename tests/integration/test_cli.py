@@ -99,27 +99,6 @@ def test_health_asks_about_this_host(installation: Installation, database: Engin
     assert installation.run("health", "worker").returncode == 1
 
 
-def test_stuck_queue_is_unhealthy_though_the_worker_lives(
-    installation: Installation, database: Engine
-) -> None:
-    """A worker that beats and judges nothing for 15 minutes is no healthy worker."""
-    installation.start("worker")
-    with transaction(database) as connection:
-        known = slides.discover(connection, "gone", "A", "A", Priority.ROUTINE)
-        slides.mark_ready(connection, known.id, slides.Finished("f", "c", 1, None))
-        connection.execute(text("UPDATE slides SET ready_at = now() - interval '1 h'"))
-        connection.execute(
-            text(
-                "INSERT INTO processes (name, host, pid, seen_at) "
-                "VALUES ('worker', :host, 1, now() + interval '1 h')"
-            ),
-            {"host": __import__("socket").gethostname()},
-        )
-    health = installation.run("health", "worker")
-    assert health.returncode == 1
-    assert "none is judged" in health.stderr
-
-
 def test_reassess_says_what_rose(
     installation: Installation, database: Engine, share: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ import typer
 import yaml
 
 from smearwatch.cli import app
+from smearwatch.cli.upkeep import METRICS_PORT
 from smearwatch.settings import Settings, Source
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +33,16 @@ UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 HEALTH_NAMES = {"ingest", "worker", "deliver"}
+HARDENED = (
+    "LockPersonality", "NoNewPrivileges", "PrivateDevices", "PrivateTmp", "ProtectClock",
+    "ProtectControlGroups", "ProtectHome", "ProtectHostname", "ProtectKernelLogs",
+    "ProtectKernelModules", "ProtectKernelTunables", "RestrictNamespaces", "RestrictRealtime",
+    "RestrictSUIDSGID",
+)  # fmt: skip
 KNOWN = {f"SMEARWATCH_{name.upper()}" for name in Settings.model_fields} | {
     "SMEARWATCH_SECRETS_DIR",  # read by the settings themselves
     "SMEARWATCH_SHARE",  # read by compose
+    "SMEARWATCH_METRICS",  # read by compose
 }
 
 
@@ -45,9 +53,9 @@ def assert_runs(arguments: list[str]) -> None:
 
 
 def test_compose_has_every_part() -> None:
-    """Both servers, the migration, the ingester, both workers and delivery."""
+    """Both servers, the migration, the ingester, both workers, delivery and figures."""
     assert set(COMPOSE["services"]) == {
-        "postgres", "redis", "migrate", "ingest", "worker-cpu", "worker-gpu", "deliver",
+        "postgres", "redis", "migrate", "ingest", "worker-cpu", "worker-gpu", "deliver", "metrics",
     }  # fmt: skip
     assert COMPOSE["services"]["worker-gpu"]["profiles"] == ["gpu"]
 
@@ -57,7 +65,7 @@ def test_compose_commands_are_ours(name: str) -> None:
     """Each service runs a command that exists; its health check asks about that very part."""
     service = OURS[name]
     assert_runs(service["command"])
-    if name == "migrate":
+    if name in ("migrate", "metrics"):  # one ends, the other's health is Prometheus' `up`
         return
     assert service["healthcheck"]["test"][:4] == ["CMD", "python", "-m", "smearwatch"]
     assert_runs(service["healthcheck"]["test"][4:])
@@ -71,9 +79,24 @@ def test_compose_services_are_hardened(name: str) -> None:
     service = OURS[name]
     assert int(service["user"].split(":")[0]) > 0
     assert service["read_only"] is True
-    assert service["cap_drop"] == ["ALL"]
-    assert "no-new-privileges:true" in service["security_opt"]
+    (writable,) = service["tmpfs"]
+    assert {"noexec", "nosuid", "nodev"} < set(writable.split(":")[1].split(","))
+    assert service["pids_limit"]
     assert all(volume.endswith(":ro") for volume in service.get("volumes", []))
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_compose_services_gain_no_privilege(name: str) -> None:
+    """Servers too: no capability beyond what the image's start needs, no way to gain one."""
+    service = COMPOSE["services"][name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert set(service.get("cap_add", [])) <= {
+        "CHOWN", "DAC_READ_SEARCH", "FOWNER", "SETGID", "SETUID",
+    }  # fmt: skip
+    for forbidden in ("privileged", "network_mode", "pid", "ipc", "userns_mode"):
+        assert forbidden not in service
+    assert not any("docker.sock" in str(volume) for volume in service.get("volumes", []))
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])
@@ -91,9 +114,14 @@ def test_compose_waits_and_restarts(name: str) -> None:
     assert service["restart"] == "unless-stopped"
 
 
-def test_compose_publishes_no_port() -> None:
-    """Servers are reached by our containers alone."""
-    assert not any("ports" in service for service in COMPOSE["services"].values())
+def test_compose_publishes_one_port() -> None:
+    """Servers are reached by our containers alone; figures by this machine, as a reader."""
+    published = {name: one["ports"] for name, one in COMPOSE["services"].items() if "ports" in one}
+    assert published == {
+        "metrics": [f"${{SMEARWATCH_METRICS:-127.0.0.1:{METRICS_PORT}}}:{METRICS_PORT}"]
+    }
+    (secret,) = OURS["metrics"]["secrets"]
+    assert secret["source"] == "reader_database_url"
     assert COMPOSE["networks"]["servers"]["internal"] is True
 
 
@@ -116,7 +144,9 @@ def test_compose_sources_are_a_setting() -> None:
     sources = OURS["ingest"]["environment"]["SMEARWATCH_SOURCES"]
     (source,) = yaml.safe_load(sources).values()
     assert Source.model_validate(source).path == Path("/share")
-    assert all(":/share:ro" in OURS[name]["volumes"][0] for name in OURS if name != "migrate")
+    assert all(
+        ":/share:ro" in OURS[name]["volumes"][0] for name in set(OURS) - {"migrate", "metrics"}
+    )
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
@@ -161,7 +191,11 @@ def test_unit_runs_our_command_hardened(unit: Path) -> None:
     assert_runs(arguments)
     assert service["User"] == "smearwatch"
     assert service["ProtectSystem"] == "strict"
-    assert service["NoNewPrivileges"] == "yes"
+    for switch in HARDENED:
+        assert service[switch] == "yes", switch
+    assert service["CapabilityBoundingSet"] == ""
+    assert service["SystemCallFilter"] == "@system-service"
+    assert service["UMask"] == "0077"
     for word in re.findall(r"SMEARWATCH_\w+", unit.read_text()):
         assert word in KNOWN
     for credential in re.findall(r"LoadCredential=(\w+):", unit.read_text()):
@@ -171,9 +205,9 @@ def test_unit_runs_our_command_hardened(unit: Path) -> None:
 
 
 def test_units_cover_every_part() -> None:
-    """One unit each: ingest, worker, deliver, migrate."""
+    """One unit each: ingest, worker, deliver, migrate, metrics."""
     assert [unit.stem.removeprefix("smearwatch-") for unit in UNITS] == [
-        "deliver", "ingest", "migrate", "worker",
+        "deliver", "ingest", "metrics", "migrate", "worker",
     ]  # fmt: skip
 
 

@@ -1,0 +1,95 @@
+"""For the engineer who looks after it: is it well, what is wrong, and figures for monitoring."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smearwatch.cli.app import AsJson, app, configured, database, print_json
+
+if TYPE_CHECKING:
+    from db.reading import Status
+
+_PANEL = "Look after it"
+METRICS_PORT = 9464
+
+
+@app.command(rich_help_panel=_PANEL)
+def health(
+    part: Annotated[
+        str | None, typer.Argument(help="ingest, worker or deliver on this host; else everything.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """For containers and monitoring: exit 0 if all is well, or that part on this host, else 1."""
+    from db import reading
+    from db.session import transaction
+    from smearwatch.health import ailments, ailments_of
+
+    limit = configured().alert_limit_seconds
+    with database() as engine, transaction(engine) as connection:
+        status = reading.status(connection)
+    found = list(
+        ailments_of(part, socket.gethostname(), status, limit) if part else ailments(status, limit)
+    )
+    if as_json:
+        print_json({"healthy": not found, "ailments": found, **_figures(status)})
+    else:
+        for name, value in _figures(status).items():
+            typer.echo(f"{name.replace('_', ' ')}: {value}")
+        typer.secho("; ".join(found) or "healthy", fg="red" if found else "green", err=bool(found))
+    if found:
+        raise typer.Exit(1)
+
+
+def _figures(status: Status) -> dict[str, object]:
+    from smearwatch.health import living
+
+    def seconds(value: float | None) -> float | None:
+        return None if value is None else round(value, 1)
+
+    return {
+        "oldest_waiting_seconds": seconds(status.oldest_waiting_s),
+        "newest_verdict_seconds": seconds(status.newest_verdict_s),
+        "slides": status.slides,
+        "undelivered_alerts": status.alerts.get("raised", 0),
+        "oldest_undelivered_alert_seconds": seconds(status.oldest_untold_s),
+        "models": list(status.models),
+        "last_beat_seconds": {name: seconds(ago) for name, ago in living(status).items()},
+    }
+
+
+@app.command(rich_help_panel=_PANEL)
+def metrics(
+    address: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 for every network.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = METRICS_PORT,
+) -> None:
+    """Serve Prometheus the installation's figures, read from PostgreSQL at every scrape."""
+    from smearwatch import metrics as prometheus
+    from smearwatch.cli.night import stop_on_signals
+
+    limit = configured().alert_limit_seconds
+    stop = stop_on_signals()
+    with database() as engine:
+        prometheus.serve(engine, limit, address, port)
+        stop.wait()
+
+
+@app.command(rich_help_panel=_PANEL)
+def doctor(as_json: AsJson = False) -> None:
+    """Check everything that this installation needs, each line with its remedy (exit 1 if not)."""
+    from smearwatch import diagnosis
+
+    checks = list(diagnosis.examine(configured()))
+    if as_json:
+        print_json([check._asdict() for check in checks])
+    else:
+        for check in checks:
+            mark, colour = ("ok  ", "green") if check.passed else ("FAIL", "red")
+            typer.secho(f"{mark} {check.name}: {check.finding}", fg=colour)
+    if not all(check.passed for check in checks):
+        raise typer.Exit(1)
