@@ -54,14 +54,15 @@ class OpenAlert:
 
 
 def unacknowledged(connection: Connection) -> tuple[datetime, list[OpenAlert]]:
-    """Now, by PostgreSQL's clock, and every alert that somebody still has to take on."""
+    """Now, by PostgreSQL's clock, and every alert to be taken on, suspected APL first."""
     events: defaultdict[int, list[Event]] = defaultdict(list)
     for row in connection.execute(_OPEN_EVENTS):
         events[row.alert_id].append(Event(AlertEventKind(row.kind), row.actor, row.at))
     rows = connection.execute(
         text("""
             SELECT alert_id, slide_id, to_jsonb(a) AS message, raised_at
-            FROM reporting.alerts a WHERE acknowledged_at IS NULL ORDER BY alert_id
+            FROM reporting.alerts a WHERE acknowledged_at IS NULL
+            ORDER BY apl_suspected DESC, alert_id
         """)
     )
     now: datetime = connection.scalars(select(func.now())).one()

@@ -231,10 +231,11 @@ class Alert(Base):
     assessment_id: Mapped[int | None] = mapped_column(ForeignKey("assessments.id"))
     model_sha256: Mapped[str | None] = mapped_column(ForeignKey("models.sha256"))
     level: Mapped[str]
+    apl_suspected: Mapped[bool] = mapped_column(server_default=text("false"))
     raised_at: Mapped[Now]
 
     __table_args__ = (
-        UniqueConstraint("slide_id", "model_sha256", "level"),
+        UniqueConstraint("slide_id", "model_sha256", "level", "apl_suspected"),
         Index("ix_alerts_raised_at", "raised_at"),
         _one_of("level", Level),
         CheckConstraint(

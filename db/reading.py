@@ -95,7 +95,10 @@ _LAST_DAY = """
 def slides(
     connection: Connection, state: str | None = None, level: str | None = None, limit: int = 100
 ) -> list[Row]:
-    """The newest slides, the most severe first within them."""
+    """The newest slides: suspected APL first, then by level, the most suspicious first in each.
+
+    A failed slide comes after the urgent ones: nobody knows what is on it.
+    """
     return _rows(
         connection,
         """
@@ -105,8 +108,11 @@ def slides(
               AND (CAST(:level AS text) IS NULL OR level = :level)
             ORDER BY slide_id DESC LIMIT :limit
         ) newest
-        ORDER BY array_position(ARRAY['urgent', 'review', 'inadequate', 'routine'], level),
-                 slide_id
+        ORDER BY array_position(
+                     ARRAY['urgent', 'failed', 'review', 'inadequate', 'routine'],
+                     coalesce(level, state)
+                 ),
+                 apl_suspected DESC NULLS LAST, suspicious_percent DESC NULLS LAST, slide_id
         """,
         state=state,
         level=level,
@@ -115,11 +121,11 @@ def slides(
 
 
 def alerts(connection: Connection, *, everything: bool = False) -> list[Row]:
-    """Alerts that nobody acknowledged, oldest first; with `everything`, all of them."""
+    """Alerts that nobody acknowledged, suspected APL first; with `everything`, all of them."""
     return _rows(
         connection,
         "SELECT * FROM reporting.alerts WHERE :everything OR state <> 'acknowledged' "
-        "ORDER BY alert_id",
+        "ORDER BY apl_suspected AND acknowledged_at IS NULL DESC, alert_id",
         everything=everything,
     )
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, delete, func, select, text
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from db.models import Alert, AlertEvent, AlertEventKind, Cell, Model, Rules, Slide
 from db.models import Assessment as AssessmentRow
@@ -88,7 +88,7 @@ def read_cells(connection: Connection, slide_id: int) -> list[CellResult]:
 
 
 def judged_slides(connection: Connection, since: datetime | None) -> list[tuple[int, str, str]]:
-    """Slides with a verdict (finished at or after `since`): id, model, level."""
+    """Each folder's newest verdict (finished at or after `since`): slide, model, level."""
     query = (
         select(Slide.id, Slide.model_sha256, AssessmentRow.level)
         .join(
@@ -97,11 +97,13 @@ def judged_slides(connection: Connection, since: datetime | None) -> list[tuple[
             & (AssessmentRow.model_sha256 == Slide.model_sha256)
             & (AssessmentRow.rules_version == Slide.rules_version),
         )
-        .order_by(Slide.id)
+        .order_by(Slide.source, Slide.path, Slide.revision.desc())
+        .ext(distinct_on(Slide.source, Slide.path))
     )
     if since is not None:
         query = query.where(Slide.finished_at >= since)
-    return [(row.id, row.model_sha256, row.level) for row in connection.execute(query)]
+    rows = connection.execute(query)
+    return sorted((row.id, row.model_sha256, row.level) for row in rows)
 
 
 def model_evidence(connection: Connection, sha256: str) -> list[dict[str, Any]]:
@@ -117,7 +119,8 @@ def write_assessment(
 ) -> int | None:
     """Write a verdict, and raise its alert if it is urgent. Returns a new alert's id, else None.
 
-    The same slide judged again by the same model and rules adds nothing.
+    The same slide judged again by the same model and rules adds nothing. Other rules raise another
+    alert only if the slide rises: to `urgent`, or from there to suspected APL.
     """
     key = {
         "slide_id": slide_id,
@@ -147,17 +150,19 @@ def _raise_alert(
     model_sha256: str,
     assessment: Assessment,
 ) -> int | None:
-    """One alert for one slide, model and level, whoever else tries; its insert sends NOTIFY."""
+    """One alert for each rise, whoever else tries; its insert sends NOTIFY."""
+    alert = {
+        "slide_id": slide_id,
+        "model_sha256": model_sha256,
+        "level": assessment.level,
+        "apl_suspected": assessment.apl_suspected,
+    }
+    if connection.scalar(_ALREADY_RAISED, alert):
+        return None
     alert_id: int | None = connection.scalar(
         insert(Alert)
-        .values(
-            slide_id=slide_id,
-            assessment_id=assessment_id,
-            model_sha256=model_sha256,
-            level=assessment.level,
-            raised_at=func.now(),
-        )
-        .on_conflict_do_nothing(index_elements=["slide_id", "model_sha256", "level"])
+        .values(**alert, assessment_id=assessment_id, raised_at=func.now())
+        .on_conflict_do_nothing(index_elements=list(alert))
         .returning(Alert.id)
     )
     if alert_id is not None:
@@ -165,3 +170,23 @@ def _raise_alert(
             insert(AlertEvent).values(alert_id=alert_id, kind=AlertEventKind.RAISED, actor="worker")
         )
     return alert_id
+
+
+# An alert as grave as this one, on this slide or on an earlier revision of it: a folder that
+# still holds every image that the alert was raised on. One that holds others is another slide.
+_ALREADY_RAISED = text("""
+    SELECT EXISTS (
+        SELECT FROM alerts a
+        JOIN slides told ON told.id = a.slide_id
+        JOIN slides this ON this.id = :slide_id
+        WHERE a.model_sha256 = :model_sha256 AND a.level = :level
+          AND a.apl_suspected >= :apl_suspected
+          AND told.source = this.source AND told.path = this.path
+          AND (told.id = this.id OR (
+              EXISTS (SELECT FROM cells WHERE slide_id = told.id)
+              AND NOT EXISTS (
+                  SELECT sha256 FROM cells
+                  WHERE slide_id = told.id AND status IN ('classified', 'uncertain')
+                  EXCEPT SELECT sha256 FROM cells WHERE slide_id = this.id)))
+    )
+""")

@@ -18,6 +18,7 @@ from smearwatch.taxonomy import BLASTS, CellClass
 if TYPE_CHECKING:
     from smearwatch.correction import Corrected, ErrorRates
 
+APL_SUSPECTED = "apl_suspected"
 DISCLAIMER = "Research use only; not a diagnosis."
 
 
@@ -190,6 +191,11 @@ class Assessment:
     rules_version: str
     corrected: Corrected | None = None
 
+    @property
+    def apl_suspected(self) -> bool:
+        """Whether it may be promyelocytic leukaemia: the most urgent of all."""
+        return any(reason.code == APL_SUSPECTED for reason in self.reasons)
+
     def figures(self) -> dict[str, Any]:
         """JSON-ready: counted, corrected, and the blasts' line."""
         return {
@@ -247,7 +253,7 @@ def _apl(seen: Differential, at: Thresholds) -> Iterator[Reason]:
     together = seen.share(CellClass.PROMYELOCYTE, *BLASTS)
     if promyelocytes.count >= at.urgent_cells and together.fraction >= at.urgent_promyelocytes:
         text = f"Suspected promyelocytic leukaemia, an emergency: promyelocytes {promyelocytes}."
-        yield _reason("apl_suspected", Level.URGENT, text, together, at.urgent_promyelocytes)
+        yield _reason(APL_SUSPECTED, Level.URGENT, text, together, at.urgent_promyelocytes)
 
 
 def _any_blast(seen: Differential, at: Thresholds) -> Iterator[Reason]:

@@ -44,7 +44,8 @@ def _subject(alert: OpenAlert, notice: Notice) -> str:
     mark = "again: " if notice.number > 1 else "escalated: " if notice.escalation else ""
     if alert.drill:
         return f"[Smearwatch] {mark}DRILL, no patient: please acknowledge"
-    return f"[Smearwatch] {mark}URGENT slide {_one_line(alert.message['barcode'])}"
+    what = "URGENT, APL suspected:" if alert.message["apl_suspected"] else "URGENT"
+    return f"[Smearwatch] {mark}{what} slide {_one_line(alert.message['barcode'])}"
 
 
 def words(verdict: Mapping[str, Any]) -> Iterator[str]:
@@ -52,7 +53,10 @@ def words(verdict: Mapping[str, Any]) -> Iterator[str]:
     if verdict["drill"]:
         yield "This is a drill of the alert's way. No slide and no patient stand behind it."
     else:
-        yield f"Slide {_one_line(verdict['barcode'])}: {verdict['level']}"
+        apl = ", APL suspected" if verdict["apl_suspected"] else ""
+        yield f"Slide {_one_line(verdict['barcode'])}: {verdict['level']}{apl}"
+        if verdict["level_now"] != verdict["level"]:
+            yield f"Judged again since, with other rules or more images: {verdict['level_now']}"
         yield from _figures(verdict)
 
 
@@ -74,6 +78,7 @@ def _figures(verdict: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     for words, share in (
         ("Blasts", figures["blasts"]),
+        ("Promyelocytes", figures["percentages"]["promyelocyte"]),
         ("Blasts and promyelocytes", figures["suspicious"]),
         ("Immature granulocytes", figures["immature_granulocytes"]),
     ):
