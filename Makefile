@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SMEARWATCH_SAMPLE_DATA ?= $(wildcard ../shared/data)
 export SMEARWATCH_SAMPLE_DATA
 
-.PHONY: demo test lint requirements clean
+.PHONY: demo test lint figures requirements clean
 
 demo: $(VENV)/run.done
 	$(BIN)/smearwatch demo $(if $(EXPORTS),--exports "$(EXPORTS)")
@@ -19,6 +19,10 @@ lint: $(VENV)/test.done
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# After another bundle or other rules: what they mean, for docs/verdicts.md.
+figures: $(VENV)/test.done
+	$(BIN)/smearwatch rules check --markdown > docs/reference/figures.md
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

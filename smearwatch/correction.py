@@ -8,8 +8,10 @@ inversion (Rogan and Gladen 1978, doi:10.1093/oxfordjournals.aje.a112510) does n
 docs/decisions/0008 has the comparison on whole slides.
 
 The intervals hold both errors: the slide's own counting (a Dirichlet posterior with Jeffreys'
-prior) and the classifier's (held-out patients drawn with replacement, since errors differ between
-patients more than between cells, and for their cells a Dirichlet posterior again).
+prior) and the classifier's (held-out patients drawn with replacement, and for their cells a
+Dirichlet posterior again). What one patient's cells add to the error that all patients share is
+measured too: by correcting each held-out patient with the others' error rates. It widens the
+share of blasts and promyelocytes, and so calibrates the probability that it is 20% or more.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit, logit
 
 from smearwatch.evidence import SUSPICIOUS_CLASSES, HeldOut, error_counts
 from smearwatch.taxonomy import CLASSES, CellClass
@@ -75,12 +78,14 @@ class ErrorRates:
 
     def __init__(self, held_out: Sequence[HeldOut], draws: int = DRAWS, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
-        patients = [error_counts([one]) for one in held_out if one.patient]
+        named = [one for one in held_out if one.patient]
+        patients = [error_counts([one]) for one in named]
         whole = error_counts(one for one in held_out if not one.patient)
         self.expected = _rates(whole + sum(patients) + SMOOTHING)
         self.draws = np.stack(
             [_rates(rng.gamma(_resampled(patients, whole, rng) + SMOOTHING)) for _ in range(draws)]
         )
+        self.spread = _between_patients(named, whole + sum(patients) + SMOOTHING)
 
 
 def _resampled(patients: Sequence[Floats], whole: Floats, rng: np.random.Generator) -> Floats:
@@ -89,6 +94,29 @@ def _resampled(patients: Sequence[Floats], whole: Floats, rng: np.random.Generat
     for index in rng.integers(len(patients), size=len(patients)) if patients else ():
         counts += patients[index]
     return counts
+
+
+def _between_patients(patients: Sequence[HeldOut], counts: Floats) -> float:
+    """How far a patient's corrected share of suspicious cells lies from the signed one.
+
+    Root mean square on the logit scale; each patient corrected without its own cells.
+    """
+    judged = [one for one in patients if one.differential.classified and sum(one.signed.values())]
+    if not judged:
+        return 0.0
+    observed = np.stack([_counted(one.differential.counts) for one in judged])
+    others = np.stack([_rates(counts - error_counts([one])) for one in judged])
+    corrected = most_likely(observed / observed.sum(axis=1, keepdims=True), others)
+    cells = np.array([sum(one.signed.values()) for one in judged])
+    signed = np.array([one.signed_suspicious for one in judged])
+    found = corrected[:, _SUSPICIOUS].sum(axis=1)
+    # Half a cell of each kind more, so that no share is 0 or 1.
+    apart = [logit((share * cells + 0.5) / (cells + 1)) for share in (found, signed)]
+    return float(np.sqrt(np.mean((apart[0] - apart[1]) ** 2)))
+
+
+def _counted(counts: Mapping[CellClass, int]) -> Floats:
+    return np.array([counts[cell_class] for cell_class in CLASSES], dtype=float)
 
 
 def _rates(weights: Floats) -> Floats:
@@ -101,14 +129,16 @@ def correct(counts: Mapping[CellClass, int], errors: ErrorRates) -> Corrected | 
 
     The same counts always give the same answer.
     """
-    counted = np.array([counts[cell_class] for cell_class in CLASSES], dtype=float)
+    counted = _counted(counts)
     if not counted.any():
         return None
     rng = np.random.default_rng(1)
     plausible = rng.dirichlet(counted + JEFFREYS, size=len(errors.draws))
     best = most_likely(counted[None] / counted.sum(), errors.expected[None])[0]
     draws = most_likely(plausible, errors.draws)
-    suspicious = draws[:, _SUSPICIOUS].sum(axis=1)
+    patient = errors.spread * rng.standard_normal(len(draws))
+    shares = draws[:, _SUSPICIOUS].sum(axis=1).clip(_TINY, 1 - np.finfo(float).eps)
+    suspicious = expit(logit(shares) + patient)
     return Corrected(
         shares={
             cell_class: _estimate(best[index], draws[:, index])

@@ -31,6 +31,7 @@ HEALTHY_SHARES: Mapping[CellClass, float] = {
     CellClass.MONOCYTE: 0.06,
     CellClass.LYMPHOCYTE: 0.30,
 }
+NORMAL = "normal"  # the diagnosis of a person without one
 SUSPICIOUS_CLASSES = BLASTS | {CellClass.PROMYELOCYTE}
 
 

@@ -85,11 +85,12 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: s
     filled = [name for name in columns if not rows or any(row[name] is not None for row in rows)]
     table = Table(title=title, caption=DISCLAIMER, title_justify="left", caption_justify="left")
     for column in filled:
-        table.add_column(column.replace("_", " "), no_wrap=column not in _PROSE, overflow="fold")
+        words = column in _PROSE or len(column) > _LONG
+        table.add_column(column.replace("_", " "), no_wrap=not words, overflow="fold")
     for row in rows:
         table.add_row(*(levelled(_shown(row[column])) for column in filled))
     console = Console()
-    console.print(table, width=None if console.is_terminal else PIPE_WIDTH)
+    (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(table)
 
 
 def levelled(text: str) -> Text:
@@ -99,6 +100,7 @@ def levelled(text: str) -> Text:
     return Text(text, style=_STYLE.get(text, ""))
 
 
+_LONG = 20  # characters of a column's name
 _PROSE = {"question", "from", "main_reason", "remedy", "detail", "reasons"}
 _STYLE = {
     "urgent": "bold red",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -21,6 +22,7 @@ from smearwatch.cli.app import (
 )
 
 if TYPE_CHECKING:
+    from ensemble.bundle import Bundle
     from smearwatch.rules import Thresholds
 
 rules_app = typer.Typer(help="The rules that judge slides.", no_args_is_help=True)
@@ -32,40 +34,138 @@ def check(
     file: Annotated[
         Path | None, typer.Argument(help="A laboratory's rules; without it, the ones in force.")
     ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="As a page: docs/reference/figures.md is one.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Explain a table of rules: each threshold, whom it calls, how often for nothing."""
-    from ensemble import bundle
+    from ensemble import bundle as bundles
     from smearwatch import rulebook
-    from smearwatch.operating import operating_points
 
     settings = configured()
     thresholds = rulebook.load(file or settings.rules)
-    points = operating_points(bundle.load(settings.bundle_path).held_out, thresholds)
+    bundle = bundles.load(settings.bundle_path)
     if as_json:
-        print_json(
-            {
-                "version": thresholds.version,
-                "thresholds": thresholds.to_tables(),
-                "meaning": [point.to_dict() for point in points],
-                "disclaimer": DISCLAIMER,
-            }
-        )
-        return
-    _print_thresholds(thresholds)
-    print_table(
-        [
-            {
-                "question": point.question,
-                "per 100": f"{100 * point.value.fraction:.1f}",
-                "95% interval": f"{100 * point.value.low:.1f} to {100 * point.value.high:.1f}",
-                "from": point.sample,
-            }
-            for point in points
-        ],
-        ("question", "per 100", "95% interval", "from"),
-        "What they mean",
-    )
+        print_json(_figures(bundle, thresholds))
+    elif markdown:
+        typer.echo(f"# Figures of {bundle.name}, rules {thresholds.version}\n\n{_PREFACE}")
+        for table in _tables(bundle, thresholds):
+            typer.echo(table.markdown())
+    else:
+        _print_thresholds(thresholds)
+        for table in _tables(bundle, thresholds):
+            print_table(table.rows, tuple(table.rows[0]), table.title)
+
+
+_PREFACE = """\
+Written by `smearwatch rules check --markdown` from what the bundle said of patients it was not
+trained on; `make figures` writes it again. **Research use only; not a diagnosis.** Healthy slides
+are simulated, not seen: 200 held-out cells each, in a normal adult's proportions. Numbers in
+brackets are 95% intervals."""
+
+
+class _Table(NamedTuple):
+    title: str
+    rows: list[dict[str, Any]]
+
+    def markdown(self) -> str:
+        lines = [tuple(self.rows[0]), ("---",) * len(self.rows[0])]
+        lines += [tuple(row.values()) for row in self.rows]
+        table = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+        return f"\n## {self.title}\n\n{table}"
+
+
+def _figures(bundle: Bundle, thresholds: Thresholds) -> dict[str, Any]:
+    from smearwatch import calibration, operating
+
+    held_out = bundle.held_out
+    points = operating.operating_points(held_out, thresholds)
+    return {
+        "version": thresholds.version,
+        "model": {"name": bundle.name, "sha256": bundle.sha256},
+        "thresholds": thresholds.to_tables(),
+        "meaning": [point.to_dict() for point in points],
+        "apl_against_other": [one.to_dict() for one in operating.apl_against_other(held_out)],
+        "reliability": calibration.reliability(held_out).to_dict(),
+        "patients": [one.to_dict() for one in calibration.patients(held_out, thresholds)],
+        "disclaimer": DISCLAIMER,
+    }
+
+
+def _tables(bundle: Bundle, thresholds: Thresholds) -> Iterator[_Table]:
+    """The tables that hold something; a laboratory's own evidence may lack patients or APL."""
+    found = _figures(bundle, thresholds)
+    for title, rows in (
+        ("Whom each threshold calls", [_meaning(one) for one in found["meaning"]]),
+        (
+            "APL against other AML by promyelocytes: area under the curve, by patient",
+            [_discrimination(one) for one in found["apl_against_other"]],
+        ),
+        (
+            "Probability of 20% or more, and how often it was so: mixtures of a patient's cells",
+            [_bin(one) for one in found["reliability"]["bins"]],
+        ),
+        ("Held-out patients", [_patient(one) for one in found["patients"]]),
+    ):
+        if rows:
+            yield _Table(title, rows)
+
+
+def _meaning(point: dict[str, Any]) -> dict[str, Any]:
+    healthy = {
+        f"per 100 healthy slides, from {name}": _per_cent(rate)
+        for name, rate in point["of_healthy_slides"].items()
+    }
+    return {
+        "called from": point["call"],
+        "of patients with 20% or more signed": _share(point["of_patients_with_leukaemia"]),
+        "of patients with any signed": _share(point["of_patients_with_any"]),
+        **healthy,
+    }
+
+
+def _discrimination(one: dict[str, Any]) -> dict[str, Any]:
+    areas = (one["auc_counted"], one["auc_signed"])
+    counted, signed = (f"{area['auc']:.2f} {_range(area['interval'], '.2f')}" for area in areas)
+    patients = f"{one['apl']} against {one['other']}"
+    return {"slides": one["slides"], "patients": patients, "counted": counted, "signed": signed}
+
+
+def _bin(one: dict[str, Any]) -> dict[str, Any]:
+    low, high = one["probability"]
+    return {
+        "said": f"{low:.2f} to {high:.2f}",
+        "mean": f"{one['mean_probability']:.2f}",
+        "was so": _share(one["true"]),
+    }
+
+
+def _patient(one: dict[str, Any]) -> dict[str, Any]:
+    corrected, probability = one["corrected"], one["leukaemia_probability"]
+    return {
+        "patient": one["patient"],
+        "diagnosis": one["diagnosis"],
+        "slide": "whole" if one["whole_slide"] else "thinned",
+        "leukocytes": one["leukocytes"],
+        "signed %": f"{one['signed_percent']:.0f}",
+        "counted %": _per_cent(one["counted"], ".0f"),
+        "corrected %": _per_cent(corrected, ".0f") if corrected else "-",
+        "20% or more": "-" if probability is None else f"{probability:.2f}",
+        "level": f"{one['level']}{', APL suspected' if one['apl_suspected'] else ''}",
+    }
+
+
+def _share(share: dict[str, Any]) -> str:
+    return f"{share['count']} of {share['of']}: {_per_cent(share, '.0f')}"
+
+
+def _per_cent(rate: dict[str, Any], form: str = ".1f") -> str:
+    return f"{rate['percent']:{form}} {_range(rate['interval_percent'], form)}"
+
+
+def _range(bounds: Sequence[float], form: str) -> str:
+    return f"({bounds[0]:{form}} to {bounds[1]:{form}})"
 
 
 @app.command(rich_help_panel="Act")
@@ -82,7 +182,9 @@ def reassess(
     thresholds = rulebook.load(configured().rules)
     with database() as engine:
         changes = list(judge_again(engine, thresholds, since and since.astimezone()))
-    changed = [asdict(change) for change in changes if change.before is not change.after]
+    changed = [
+        asdict(change) for change in changes if change.before is not change.after or change.alert_id
+    ]
     if as_json:
         print_json({"rules": thresholds.version, "slides": len(changes), "changed": changed})
     else:
