@@ -10,8 +10,8 @@ import os
 import socket
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -25,7 +25,9 @@ from worker import channels, message
 from worker.escalation import Notice, due
 
 POLL_SECONDS = 5.0
-AT_ONCE = 8  # messages sent at the same time
+AT_ONCE = 32  # messages on their way at the same time
+CONNECTIONS = 8  # to PostgreSQL; each message needs one for moments only
+SHEET_SECONDS = 10.0  # a share that hangs holds up no alert for longer
 log = structlog.get_logger()
 
 
@@ -36,20 +38,23 @@ class Deliverer:
     database: Engine
     on_call: OnCall
     sources: Mapping[str, Source]
+    _on_their_way: set[tuple[int, str]] = field(default_factory=set)  # alert, recipient
+    _artists: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "sheet"))
 
     def run(self, url: str, stop: threading.Event) -> None:
         """Deliver alerts until `stop` is set, whatever happens to the servers."""
-        while not stop.is_set():
-            try:
-                for our_turn in alerts.listen(url, POLL_SECONDS):
-                    if stop.is_set():
-                        return
-                    self._beat(our_turn=our_turn)
-                    if our_turn:
-                        self.deliver_due()
-            except DatabaseUnavailable as error:
-                log.warning("database.unavailable", error=str(error))
-                stop.wait(POLL_SECONDS)
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="deliver") as pool:
+            while not stop.is_set():
+                try:
+                    for our_turn in alerts.listen(url, POLL_SECONDS):
+                        if stop.is_set():
+                            return
+                        self._beat(our_turn=our_turn)
+                        if our_turn:
+                            self._send_due(pool)
+                except DatabaseUnavailable as error:
+                    log.warning("database.unavailable", error=str(error))
+                    stop.wait(POLL_SECONDS)
 
     def _beat(self, *, our_turn: bool) -> None:
         detail = "delivering" if our_turn else "standing by"
@@ -57,15 +62,37 @@ class Deliverer:
             processes.beat(connection, "deliver", socket.gethostname(), os.getpid(), detail)
 
     def deliver_due(self) -> int:
-        """Send every notice that is due now. Returns how many arrived."""
+        """Send every notice that is due now, and wait. Returns how many arrived."""
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="deliver") as pool:
+            return sum(sent.result() for sent in self._send_due(pool))
+
+    def _send_due(self, pool: Executor) -> list[Future[bool]]:
+        """Begin to send what is due; what is still on its way is left alone."""
         with transaction(self.database) as connection:
             now, waiting = alerts.unacknowledged(connection)
-        notices = [(alert, one) for alert in waiting for one in due(alert, self.on_call, now)]
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="deliver") as pool:
-            return sum(pool.map(lambda pair: self._attempt(*pair), notices))
+        begun = []
+        for alert in waiting:
+            for notice in due(alert, self.on_call, now):
+                way = (alert.id, notice.recipient.name)
+                if way not in self._on_their_way:
+                    self._on_their_way.add(way)
+                    begun.append(pool.submit(self._attempt, alert, notice))
+        return begun
 
     def _attempt(self, alert: OpenAlert, notice: Notice) -> bool:
-        """Send one notice and record how it went, as soon as that is known."""
+        """Send one notice; True if it arrived and that was written down."""
+        try:
+            return self._send_and_record(alert, notice)
+        except DatabaseUnavailable as error:  # if it went out, it will once more, under its key
+            log.warning("database.unavailable", error=str(error))
+            return False
+        except Exception:
+            log.exception("alert.attempt_broke", alert=alert.id)
+            return False
+        finally:
+            self._on_their_way.discard((alert.id, notice.recipient.name))
+
+    def _send_and_record(self, alert: OpenAlert, notice: Notice) -> bool:
         recipient = notice.recipient
         with transaction(self.database) as connection:
             if notice.escalation:
@@ -93,8 +120,15 @@ class Deliverer:
         return None
 
     def _sheet(self, alert: OpenAlert) -> bytes | None:
+        """The contact sheet, if it can be had: an alert goes out without rather than late."""
         if alert.slide_id is None:
             return None
         with transaction(self.database) as connection:
             cells = alerts.most_suspicious(connection, alert.slide_id, message.SHEET_CELLS)
-        return message.draw_sheet(cells, self.sources, f"Alert {alert.id}")
+        heading = message.heading(alert.message)
+        drawing = self._artists.submit(message.draw_sheet, cells, self.sources, heading)
+        try:
+            return drawing.result(SHEET_SECONDS)
+        except Exception:
+            log.exception("alert.no_sheet", alert=alert.id)
+            return None

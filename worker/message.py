@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -100,6 +101,11 @@ def _one_line(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name)
 
 
+def heading(verdict: Mapping[str, Any]) -> str:
+    """What stands over a contact sheet, which may lie about without its message."""
+    return f"Alert {verdict['alert_id']}, slide {_one_line(verdict['barcode'])}"
+
+
 def draw_sheet(
     cells: list[SuspiciousCell], sources: Mapping[str, Source], heading: str
 ) -> bytes | None:
@@ -132,3 +138,20 @@ def _image(cell: SuspiciousCell, sources: Mapping[str, Source]) -> Image.Image |
         return images.decode(data)
     except images.ImageRejected:
         return None
+
+
+def why_no_sheet(cells: Sequence[SuspiciousCell], sources: Mapping[str, Source]) -> str:
+    """What stands between these cells and their images, and what to do about it."""
+    if not cells:
+        return "no cell is behind this alert: it is a drill, or the slide's cells were purged"
+    name, path = cells[0].source, cells[0].path
+    source = sources.get(name)
+    if source is None:
+        example = json.dumps({name: {"path": "/where/its/share/is"}})
+        return f"the share of {name!r} is not known here: set SMEARWATCH_SOURCES='{example}'"
+    if not source.path.is_dir():
+        return f"the share of {name!r} is away: mount it, and ask again"
+    folder = beneath(source.path, path)
+    if folder is None or not folder.is_dir():
+        return "the slide's folder is no longer on the share: see the cells on the instrument"
+    return "the images are not those that were judged, or cannot be read: see the instrument"

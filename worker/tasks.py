@@ -27,7 +27,14 @@ log = structlog.get_logger()
 
 
 def serve(app: Celery, settings: Settings) -> None:
-    """Work until told to stop: a Celery worker with one child, which loads the model after fork."""
+    """Work until told to stop: a Celery worker with one child, which loads the model after fork.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        RulesError: the laboratory's rules cannot be used.
+    """
+    bundles.load(settings.bundle_path)
+    rulebook.load(settings.rules)
     messages.guard_transport()
     analysts: list[Analyst] = []
 

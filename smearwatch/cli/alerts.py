@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 _COLUMNS = ("alert_id", "slide_id", "barcode", "state", "told", "raised_at", "main_reason")
 AlertId = Annotated[int, typer.Argument(metavar="ID")]
 
+
+def _named(person: str) -> str:
+    if not person.strip():
+        raise typer.BadParameter("an acknowledgement needs somebody's name")
+    return person.strip()
+
+
 alerts_app = typer.Typer(help="Urgent verdicts that nobody acknowledged yet, oldest first.")
 app.add_typer(alerts_app, name="alerts", rich_help_panel="Read the night")
 
@@ -51,7 +58,7 @@ def alerts(
 @alerts_app.command("ack")
 def acknowledge(
     alert_id: AlertId,
-    by: Annotated[str, typer.Option(help="Who takes the alert on.")],
+    by: Annotated[str, typer.Option(help="Who takes the alert on.", callback=_named)],
     note: Annotated[str | None, typer.Option(help="What was read back or decided.")] = None,
 ) -> None:
     """Say that you have seen an alert and act on it; an error if somebody was first."""
@@ -91,7 +98,7 @@ def show(
     else:
         _print(alert, events, cells)
     if sheet:
-        _write_sheet(sheet, cells, f"Alert {alert_id}")
+        _write_sheet(sheet, cells, message.heading(alert))
 
 
 def _print(alert: dict[str, Any], events: list[dict[str, Any]], cells: list[Any]) -> None:
@@ -113,11 +120,10 @@ def _print(alert: dict[str, Any], events: list[dict[str, Any]], cells: list[Any]
 def _write_sheet(file: Path, cells: list[Any], heading: str) -> None:
     from worker import message
 
-    drawn = message.draw_sheet(cells, configured().sources, heading)
+    sources = configured().sources
+    drawn = message.draw_sheet(cells, sources, heading)
     if drawn is None:
-        typer.secho(
-            "no image can be read: set SMEARWATCH_SOURCES as for the worker", fg="red", err=True
-        )
+        typer.secho(f"no sheet: {message.why_no_sheet(cells, sources)}", fg="red", err=True)
         raise typer.Exit(1)
     file.write_bytes(drawn)
     typer.echo(f"{len(cells)} cells in {file}. {DISCLAIMER}")

@@ -105,14 +105,14 @@ def deliver() -> None:
     """Tell the people on call of urgent slides, until somebody acknowledges."""
     from db.session import connect
     from smearwatch import on_call, services
-    from worker.delivery import AT_ONCE, Deliverer
+    from worker.delivery import CONNECTIONS, Deliverer
 
     settings = configured()
     if settings.alerts is None:
         raise typer.BadParameter("nobody is on call: set SMEARWATCH_ALERTS to their file")
     people = on_call.read(settings.alerts)
     with services.running(settings) as found:
-        engine = connect(found.database(), application="smearwatch-deliver", pool_size=AT_ONCE)
+        engine = connect(found.database(), application="smearwatch-deliver", pool_size=CONNECTIONS)
         Deliverer(engine, people, found.sources).run(found.database(), stop_on_signals())
 
 

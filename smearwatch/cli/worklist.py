@@ -24,6 +24,7 @@ _SLIDE_COLUMNS = (
     "level",
     "leukocytes",
     "blast_percent",
+    "suspicious_percent",
     "main_reason",
     "error_code",
     "remedy",
@@ -65,10 +66,10 @@ def _print_status(
 def slides(
     state: Annotated[str | None, typer.Option(help="Only slides in this state.")] = None,
     level: Annotated[str | None, typer.Option(help="Only slides with this verdict.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 500,
     as_json: AsJson = False,
 ) -> None:
-    """The worklist: the newest slides, urgent ones first."""
+    """The worklist: the newest slides, urgent ones first, then the most suspicious."""
     from db import reading
     from db.session import transaction
 
@@ -78,6 +79,8 @@ def slides(
         print_json(rows)
     else:
         print_table(rows, _SLIDE_COLUMNS, "Slides")
+        if len(rows) == limit:
+            typer.echo(f"These are the newest {limit}; --limit shows more.")
 
 
 @app.command(rich_help_panel="Act")
