@@ -35,7 +35,9 @@ def examine(settings: Settings) -> Iterator[Check]:
         yield Check(f"source {name}", passed=readable, finding=finding)
     if not settings.sources:
         yield Check(
-            "sources", passed=False, finding="none: set SMEARWATCH_SOURCES, or give --exports"
+            "sources",
+            passed=False,
+            finding="none: set SMEARWATCH_SOURCES, or give --exports to `smearwatch up`",
         )
     yield _disk(settings)
     yield _attempt("rules", lambda: f"version {rulebook.load(settings.rules).version}")

@@ -134,7 +134,9 @@ def _flat(tables: Tables) -> dict[str, Any]:
     known = {field.name for field in fields(Thresholds)}
     values = {}
     for section, entries in tables.items():
-        for entry, value in entries.items() if isinstance(entries, Mapping) else [("", None)]:
+        if not isinstance(entries, Mapping):
+            raise RulesError(f"{section} stands in no section; write it under [urgent] or another")
+        for entry, value in entries.items():
             name = f"{section}_{entry}"
             if name not in known:
                 sections = ", ".join(sorted(_entry(one) for one in known))
@@ -252,7 +254,10 @@ def _apl(seen: Differential, at: Thresholds) -> Iterator[Reason]:
     promyelocytes = seen.share(CellClass.PROMYELOCYTE)
     together = seen.share(CellClass.PROMYELOCYTE, *BLASTS)
     if promyelocytes.count >= at.urgent_cells and together.fraction >= at.urgent_promyelocytes:
-        text = f"Suspected promyelocytic leukaemia, an emergency: promyelocytes {promyelocytes}."
+        text = (
+            f"Suspected promyelocytic leukaemia, an emergency: promyelocytes {promyelocytes}, "
+            f"with blasts {together.fraction:.1%}."
+        )
         yield _reason(APL_SUSPECTED, Level.URGENT, text, together, at.urgent_promyelocytes)
 
 

@@ -77,7 +77,7 @@ class _Table(NamedTuple):
 
 
 def _figures(bundle: Bundle, thresholds: Thresholds) -> dict[str, Any]:
-    from smearwatch import calibration, operating
+    from smearwatch import hindsight, operating
 
     held_out = bundle.held_out
     points = operating.operating_points(held_out, thresholds)
@@ -87,8 +87,8 @@ def _figures(bundle: Bundle, thresholds: Thresholds) -> dict[str, Any]:
         "thresholds": thresholds.to_tables(),
         "meaning": [point.to_dict() for point in points],
         "apl_against_other": [one.to_dict() for one in operating.apl_against_other(held_out)],
-        "reliability": calibration.reliability(held_out).to_dict(),
-        "patients": [one.to_dict() for one in calibration.patients(held_out, thresholds)],
+        "reliability": hindsight.reliability(held_out).to_dict(),
+        "patients": [one.to_dict() for one in hindsight.patients(held_out, thresholds)],
         "disclaimer": DISCLAIMER,
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from smearwatch import rulebook
 from smearwatch.cli import app
@@ -81,3 +82,9 @@ def test_every_requirement_names_tests_that_exist() -> None:
         named = re.findall(r"`(tests/[^`]+)`", tests)
         assert named, number
         assert [test for test in named if not (DOCS.parent / test).exists()] == []
+
+
+def test_figures_are_the_shipped_bundles() -> None:
+    """The page of figures is what `smearwatch rules check --markdown` says (`make figures`)."""
+    printed = CliRunner().invoke(app, ["rules", "check", "--markdown"])
+    assert printed.stdout == (REFERENCE / "figures.md").read_text()

@@ -1,4 +1,4 @@
-"""How far corrected shares and their probabilities can be believed, on held-out patients.
+"""What would have been said of held-out patients, beside what is known of them.
 
 Pure. Each patient is corrected with the error rates of the others, as a new one will be.
 """

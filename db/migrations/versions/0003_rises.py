@@ -7,8 +7,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -25,7 +25,7 @@ def upgrade() -> None:
         "alerts",
         ["slide_id", "model_sha256", "level", "apl_suspected"],
     )
-    reporting = Path(__file__).with_name("0002_rises.sql").read_text(encoding="utf-8")
+    reporting = Path(__file__).with_name("0003_rises.sql").read_text(encoding="utf-8")
     cursor = op.get_bind().connection.cursor()  # its % are not placeholders
     cursor.execute(reporting)
     cursor.close()
