@@ -15,6 +15,7 @@ from db.models import Base
 from db.session import transaction
 
 _LOCK = 7_331_952  # any number, the same in every release
+_GROUPS = ("smearwatch_reader", "smearwatch_app")
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
@@ -47,6 +48,21 @@ def _refuse_newer(connection: Connection) -> None:
             f"the database's schema ({', '.join(newer)}) is newer than this program; "
             "install the version that migrated it, or a later one"
         )
+
+
+def is_empty(engine: Engine) -> bool:
+    """True for a database that nobody migrated yet."""
+    with transaction(engine) as connection:
+        return not MigrationContext.configure(connection).get_current_heads()
+
+
+def create_groups(engine: Engine) -> None:
+    """The groups that a dump grants rights to; they are the server's, and so in no dump."""
+    with transaction(engine) as connection:
+        known = set(connection.scalars(text("SELECT rolname FROM pg_roles")))
+        for group in _GROUPS:
+            if group not in known:
+                connection.execute(text(f"CREATE ROLE {group} NOLOGIN"))
 
 
 def pending(engine: Engine) -> bool:

@@ -156,7 +156,6 @@ class Slide(Base):
 
     __table_args__ = (
         UniqueConstraint("source", "path", "revision"),
-        Index("ix_slides_state", "state"),
         Index("ix_slides_open", "state", postgresql_where=text("finished_at IS NULL")),
         Index("ix_slides_discovered_at", "discovered_at"),
         Index("ix_slides_finished_at", "finished_at"),

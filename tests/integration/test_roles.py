@@ -36,7 +36,7 @@ def service(database: Engine, settings: Settings) -> Iterator[Engine]:
 
 def _psql(settings: Settings, *arguments: str) -> None:
     url, secret = without_password(settings.database())
-    command = [services.psql_program(), url, "-v", "ON_ERROR_STOP=1", "-q", *arguments]
+    command = [services.client_program("psql"), url, "-v", "ON_ERROR_STOP=1", "-q", *arguments]
     subprocess.run(command, check=True, env=os.environ | secret, timeout=60)
 
 

@@ -47,7 +47,6 @@ def upgrade() -> None:
     op.create_index("ix_actions_slide_id", "actions", ["slide_id"])
     op.add_column("alert_events", sa.Column("login", sa.Text(), nullable=True))
     op.alter_column("alert_events", "login", server_default=sa.text("session_user"))
-    op.create_index("ix_slides_state", "slides", ["state"])
     script = Path(__file__).with_name("0002_audit.sql").read_text(encoding="utf-8")
     cursor = op.get_bind().connection.cursor()  # by the driver: many statements, with % in them
     cursor.execute(script)
