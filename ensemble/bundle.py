@@ -31,6 +31,18 @@ class BundleError(Exception):
 
 
 @dataclass(frozen=True)
+class Cascade:
+    """When one member may decide a cell alone (`ensemble.voting`); an option, never the default.
+
+    `agreement` says how it did against the full vote on validation data.
+    """
+
+    first: str
+    clear_from: float
+    agreement: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A verified bundle. `thresholds` and `temperature` come from its validation data."""
 
@@ -43,6 +55,7 @@ class Bundle:
     uncertain_below: float  # largest probability under which a cell is set apart
     leukocyte_from: float  # probability of being a leukocyte from which a cell is one
     metrics: dict[str, Any]
+    cascade: Cascade | None = None  # earlier bundles have none
 
     @property
     def card(self) -> str:
@@ -106,6 +119,7 @@ def load(folder: Path) -> Bundle:
     return Bundle(
         folder=folder,
         sha256=hashlib.sha256(raw).hexdigest(),
+        cascade=Cascade(**content["cascade"]) if content.get("cascade") else None,
         **{key: content[key] for key in _FIELDS},
     )
 

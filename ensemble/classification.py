@@ -5,115 +5,91 @@ No file can stop a slide: what cannot be classified becomes a cell with a status
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble import images
-from ensemble.bundle import Bundle, Description
-from ensemble.engines import Engine, predict
+from ensemble.bundle import Bundle, Cascade, Description
+from ensemble.decoding import Decoded, decoded_ahead
+from ensemble.engines import Engine
+from ensemble.voting import vote
 from smearwatch.differential import Cell, CellStatus
-from smearwatch.export import CellFile, content_hash
+from smearwatch.export import CellFile
 from smearwatch.taxonomy import CLASSES
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from ensemble.engines import Images
 
-DECODERS = 2  # threads; Pillow releases the interpreter while it decodes
-BATCHES_AHEAD = 2
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """A file read: the cell as known so far, and its pixels if it has usable ones."""
-
-    cell: Cell
-    pixels: NDArray[np.uint8] | None
+BATCHES_AHEAD = 2  # decoded before they are asked for
+MOST_FILES = 4  # batches' worth of files in a group, however few of them are images
 
 
 def classify(
     files: Sequence[CellFile],
     bundle: Bundle,
     engine: Engine,
-    batch: int = 32,
     between_batches: Callable[[int], None] = lambda _done: None,
+    *,
+    cascade: Cascade | None = None,
 ) -> list[Cell]:
     """Classify every file of one slide, in the order given.
 
-    `between_batches` is called with the number of files done; what it raises ends the work.
+    `between_batches` is called with the number of files read; what it raises ends the work.
     """
     cells: list[Cell] = []
-    first: dict[str, int] = {}  # content -> place of the first file that has it
-    for decoded in _batches(_decoded_ahead(files, bundle.input_size, batch), batch):
-        unique = [_only_new(item, first, len(cells) + at) for at, item in enumerate(decoded)]
-        cells.extend(_classify_batch(unique, bundle, engine))
-        between_batches(len(cells))
-    return [
-        _repeated(cell, cells[first[cell.sha256]])
-        if cell.status is CellStatus.DUPLICATE and cell.sha256
-        else cell
+
+    def batches() -> Iterator[Images]:
+        ahead = engine.batch * BATCHES_AHEAD
+        decoded = decoded_ahead(files, bundle.input_size, engine.decoders, ahead)
+        for group in _groups(_unique(decoded), engine.batch):
+            cells.extend(item.cell for item in group)
+            pixels = [item.pixels for item in group if item.pixels is not None]
+            if pixels:
+                yield np.stack(pixels)
+            between_batches(len(cells))
+
+    prediction = vote(engine, bundle, batches(), cascade)
+    if prediction is None:
+        return cells
+    answers = iter(zip(prediction.cell.tolist(), prediction.leukocyte.tolist(), strict=True))
+    seen = [
+        judged(cell, *next(answers), bundle) if cell.status is CellStatus.CLASSIFIED else cell
         for cell in cells
+    ]
+    originals = {cell.sha256: cell for cell in seen if cell.status is not CellStatus.DUPLICATE}
+    return [
+        _repeated(cell, originals[cell.sha256]) if cell.status is CellStatus.DUPLICATE else cell
+        for cell in seen
     ]
 
 
-def _decoded_ahead(files: Iterable[CellFile], size: int, batch: int) -> Iterator[_Decoded]:
-    """Decode in the background, never more than BATCHES_AHEAD batches of pixels in memory."""
-    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
-        waiting: deque[Future[_Decoded]] = deque()
-        for file in files:
-            waiting.append(pool.submit(_decode, file, size))
-            if len(waiting) >= batch * BATCHES_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+def _unique(items: Iterable[Decoded]) -> Iterator[Decoded]:
+    """The same image twice in one slide is one cell: the second is not classified again."""
+    seen = set()
+    for item in items:
+        digest = item.cell.sha256
+        if item.pixels is None or digest not in seen:
+            yield item
+        else:
+            yield Decoded(replace(item.cell, status=CellStatus.DUPLICATE), None)
+        if item.pixels is not None:
+            seen.add(digest)
 
 
-def _decode(file: CellFile, size: int) -> _Decoded:
-    cell = Cell(file.name, CellStatus.CLASSIFIED, instrument_class=file.instrument_class)
-    if not file.regular:
-        reason = "a link or device, not a file; copy the image itself into the folder"
-        return _Decoded(replace(cell, status=CellStatus.NOT_A_FILE, reason=reason), None)
-    try:
-        data = images.read_bytes(file.path)
-    except images.ImageRejected as rejected:
-        return _rejected(cell, rejected)
-    oversized = len(data) > images.MAX_BYTES
-    digest = content_hash(file.path) if oversized else hashlib.sha256(data).digest()
-    cell = replace(cell, sha256=digest.hex())
-    try:
-        return _Decoded(cell, images.network_input(images.decode(data), size))
-    except images.ImageRejected as rejected:
-        return _rejected(cell, rejected)
-
-
-def _rejected(cell: Cell, rejected: images.ImageRejected) -> _Decoded:
-    status = CellStatus(rejected.code)
-    return _Decoded(replace(cell, status=status, reason=str(rejected)), None)
-
-
-def _batches(items: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:
-    """Groups with at most `size` images to classify in each."""
-    group: list[_Decoded] = []
+def _groups(items: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
+    """Files in a row with `size` images to classify among them, or fewer where many are bad."""
+    group: list[Decoded] = []
+    usable = 0
     for item in items:
         group.append(item)
-        if len(group) == size:
+        usable += item.pixels is not None
+        if usable == size or len(group) == MOST_FILES * size:
             yield group
-            group = []
+            group, usable = [], 0
     if group:
         yield group
-
-
-def _only_new(item: _Decoded, first: dict[str, int], place: int) -> _Decoded:
-    """The same image twice in one slide is one cell: the second is not classified again."""
-    digest = item.cell.sha256
-    if item.pixels is None or digest is None or first.setdefault(digest, place) == place:
-        return item
-    return _Decoded(replace(item.cell, status=CellStatus.DUPLICATE), None)
 
 
 def _repeated(cell: Cell, original: Cell) -> Cell:
@@ -125,17 +101,6 @@ def _repeated(cell: Cell, original: Cell) -> Cell:
         leukocyte=original.leukocyte,
         reason=f"the same image as {original.file}",
     )
-
-
-def _classify_batch(group: Sequence[_Decoded], bundle: Bundle, engine: Engine) -> Iterator[Cell]:
-    pixels = [item.pixels for item in group if item.pixels is not None]
-    if not pixels:
-        yield from (item.cell for item in group)
-        return
-    prediction = predict(engine, bundle, np.stack(pixels))
-    answers = iter(zip(prediction.cell.tolist(), prediction.leukocyte.tolist(), strict=True))
-    for item in group:
-        yield item.cell if item.pixels is None else judged(item.cell, *next(answers), bundle)
 
 
 def judged(

@@ -70,19 +70,28 @@ def _refuse_too_large(width: int, height: int) -> None:
 
 def canvas(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """The whole image as a square of `4/3 * size` px, uint8 (side, side, 3): training's source."""
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    target = round(size * CANVAS_PER_INPUT)
-    box = (left, top, left + side, top + side)
-    resized = image.resize((target, target), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
-    return np.asarray(resized, dtype=np.uint8)
+    return _resized(image, size, whole=True)
 
 
 def network_input(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """What a network sees of `image`: uint8 (size, size, 3), the centre of the canvas."""
-    whole = canvas(image, size)
-    margin = (whole.shape[0] - size) // 2
-    return whole[margin : margin + size, margin : margin + size]
+    """What a network sees of `image`: uint8 (size, size, 3), the centre of the canvas.
+
+    Only that part is resized; the filter sees the pixels around it, so nothing differs.
+    """
+    return _resized(image, size, whole=False)
+
+
+def _resized(image: Image.Image, size: int, *, whole: bool) -> NDArray[np.uint8]:
+    """The centre square of `image` as its canvas, or the part of that which a network sees."""
+    side, full = min(image.size), round(size * CANVAS_PER_INPUT)
+    margin = 0 if whole else (full - size) // 2
+    target = full if whole else size
+    pixel = side / full
+    left = (image.width - side) / 2 + margin * pixel
+    top = (image.height - side) / 2 + margin * pixel
+    box = (left, top, left + target * pixel, top + target * pixel)
+    resized = image.resize((target, target), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def read_bytes(path: Path) -> bytes:

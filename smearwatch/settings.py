@@ -64,13 +64,20 @@ class Settings(BaseSettings):
     engine: Literal["openvino", "tensorflow"] = Field(
         default="openvino", description="openvino for CPU, tensorflow for GPU"
     )
-    precision: Literal["f32", "bf16"] = Field(
-        default="f32", description="of OpenVINO: f32, or bf16 where the processor has it"
+    precision: Literal["auto", "f32", "bf16"] = Field(
+        default="auto",
+        description="of OpenVINO: f32, bf16, or auto: bf16 where the processor has it",
+    )
+    cascade: bool = Field(
+        default=False,
+        description="one network alone decides clear cells, where the bundle says which are",
     )
     allow_cpu: bool = Field(
         default=False, description="let the tensorflow engine run where no GPU is found"
     )
-    batch: int = Field(default=32, gt=0, description="images classified at once")
+    batch: int | None = Field(
+        default=None, gt=0, description="images classified at once; unset: 16, or 128 on a GPU"
+    )
     alerts: Path | None = Field(
         default=None, description="alerts.toml: who is told of an urgent slide, and how"
     )

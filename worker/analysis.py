@@ -59,7 +59,8 @@ class Analyst:
 
     def _judge(self, held: slides.Claim, lease: Lease) -> None:
         files = export.list_cells(self._folder(held))
-        cells = classify(files, self.bundle, self.engine, self.settings.batch, lease.check)
+        cascade = self.bundle.cascade if self.settings.cascade else None
+        cells = classify(files, self.bundle, self.engine, lease.check, cascade=cascade)
         if fingerprint(files, cells) != held.fingerprint:
             with transaction(self.database) as connection:
                 slides.give_back(connection, held)

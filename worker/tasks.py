@@ -63,7 +63,11 @@ def load(settings: Settings) -> Analyst:
     """Open everything that judging slides needs, and register the model."""
     bundle = bundles.load(settings.bundle_path)
     engine = open_engine(
-        bundle, settings.engine, precision=settings.precision, allow_cpu=settings.allow_cpu
+        bundle,
+        settings.engine,
+        precision=settings.precision,
+        allow_cpu=settings.allow_cpu,
+        batch=settings.batch,
     )
     database = connect(settings.database(), application="smearwatch-worker")
     analyst = Analyst(
@@ -79,13 +83,19 @@ def load(settings: Settings) -> Analyst:
         rules = analyst.thresholds
         results.register_rules(connection, rules.version, rules.to_tables())
     threading.Thread(target=_beat_forever, args=[analyst], name="beat", daemon=True).start()
-    log.info("worker.ready", model=bundle.sha256[:12], engine=settings.engine)
+    log.info("worker.ready", model=bundle.sha256[:12], engine=_engine(analyst))
     return analyst
+
+
+def _engine(analyst: Analyst) -> str:
+    """What classifies: engine, its arithmetic, and the cascade where one is in use."""
+    cascade = ", cascade" if analyst.settings.cascade and analyst.bundle.cascade else ""
+    return f"{analyst.settings.engine} {analyst.engine.precision}{cascade}"
 
 
 def _beat_forever(analyst: Analyst) -> None:
     """Say every few seconds that this process lives, whatever else it is doing."""
-    detail = f"model {analyst.bundle.sha256[:12]} on {analyst.settings.engine}"
+    detail = f"model {analyst.bundle.sha256[:12]} on {_engine(analyst)}"
     while True:
         try:
             with transaction(analyst.database) as connection:

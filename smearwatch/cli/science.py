@@ -48,9 +48,14 @@ def classify(
     bundle = bundles.load(settings.bundle_path)
     files = export.list_cells(folder)
     engine = open_engine(
-        bundle, settings.engine, precision=settings.precision, allow_cpu=settings.allow_cpu
+        bundle,
+        settings.engine,
+        precision=settings.precision,
+        allow_cpu=settings.allow_cpu,
+        batch=settings.batch,
     )
-    cells = classify_files(files, bundle, engine, settings.batch)
+    cascade = bundle.cascade if settings.cascade else None
+    cells = classify_files(files, bundle, engine, cascade=cascade)
     errors = ErrorRates(bundle.held_out)
     assessment = assess(Differential.of(cells), rulebook.load(settings.rules), errors)
     if as_json:

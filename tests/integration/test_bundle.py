@@ -14,7 +14,14 @@ from ensemble import bundle as bundles
 from ensemble import images
 from ensemble.bundle import Bundle, BundleError
 from ensemble.classification import classify
-from ensemble.engines import EngineError, OpenVINOEngine, TensorFlowEngine, open_engine, predict
+from ensemble.engines import (
+    EngineError,
+    OpenVINOEngine,
+    TensorFlowEngine,
+    decoding_processes,
+    open_engine,
+    predict,
+)
 from smearwatch import export, phantoms
 from smearwatch.differential import Cell, CellStatus
 from smearwatch.settings import Settings
@@ -154,15 +161,15 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def classified(slide: Path, bundle: Bundle, engine: OpenVINOEngine, batch: int) -> list[Cell]:
-    return classify(export.list_cells(slide), bundle, engine, batch)
+def classified(slide: Path, bundle: Bundle, engine: OpenVINOEngine) -> list[Cell]:
+    return classify(export.list_cells(slide), bundle, engine)
 
 
 def test_every_file_is_a_cell_with_its_status(
     slide: Path, bundle: Bundle, engine: OpenVINOEngine
 ) -> None:
     """Nothing is dropped; each bad file says why, each good one has twelve probabilities."""
-    cells = classified(slide, bundle, engine, 8)
+    cells = classified(slide, bundle, engine)
     assert [cell.file for cell in cells] == [file.name for file in export.list_cells(slide)]
     status = {cell.file: cell.status for cell in cells}
     assert status["empty.jpg"] is CellStatus.EMPTY
@@ -178,7 +185,7 @@ def test_every_file_is_a_cell_with_its_status(
 
 def test_same_image_twice_counts_once(slide: Path, bundle: Bundle, engine: OpenVINOEngine) -> None:
     """The copies carry the first one's class, and stay out of the differential."""
-    cells = classified(slide, bundle, engine, 4)
+    cells = classified(slide, bundle, engine)
     copies = [cell for cell in cells if cell.status is CellStatus.DUPLICATE]
     assert len(copies) == 2
     (original,) = {
@@ -189,9 +196,11 @@ def test_same_image_twice_counts_once(slide: Path, bundle: Bundle, engine: OpenV
     assert len({cell.probabilities for cell in same}) == 1
 
 
-def test_batch_size_changes_nothing(slide: Path, bundle: Bundle, engine: OpenVINOEngine) -> None:
+def test_batch_size_changes_nothing(slide: Path, bundle: Bundle) -> None:
     """Seven at once or all together: the same statuses, classes and probabilities."""
-    small, large = (classified(slide, bundle, engine, size) for size in (7, 64))
+    small, large = (
+        classified(slide, bundle, OpenVINOEngine(bundle, batch=size)) for size in (7, 64)
+    )
     for one, other in zip(small, large, strict=True):
         assert (one.file, one.status, one.cell_class) == (
             other.file,
@@ -204,12 +213,34 @@ def test_batch_size_changes_nothing(slide: Path, bundle: Bundle, engine: OpenVIN
 def test_an_interruption_between_batches_ends_the_work(
     slide: Path, bundle: Bundle, engine: OpenVINOEngine
 ) -> None:
-    """A lost lease stops a slide at the next batch, and no thread is left behind."""
+    """A lost lease stops a slide at the next batch; no thread is left, and the next one is read."""
     import threading
 
     def interrupt(done: int) -> None:
         raise KeyError(done)
 
     with pytest.raises(KeyError):
-        classify(export.list_cells(slide), bundle, engine, 4, interrupt)
-    assert not [one for one in threading.enumerate() if one.name.startswith("decode")]
+        classify(export.list_cells(slide), bundle, engine, interrupt)
+    assert not [one for one in threading.enumerate() if one.name.startswith("predict")]
+    assert len(classified(slide, bundle, engine)) == len(export.list_cells(slide))
+
+
+def test_processes_decode_as_threads_do(slide: Path, bundle: Bundle) -> None:
+    """What feeds a GPU gives the same cells, bad files and all."""
+    in_threads = OpenVINOEngine(bundle)
+    in_processes = OpenVINOEngine(bundle)
+    in_processes.decoders = decoding_processes()
+    with in_processes.decoders:
+        assert classified(slide, bundle, in_processes) == classified(slide, bundle, in_threads)
+
+
+def test_many_bad_files_do_not_hold_up_the_lease(
+    bundle: Bundle, engine: OpenVINOEngine, tmp_path: Path
+) -> None:
+    """A folder of rubbish is looked at in groups too, between which the work may be ended."""
+    for number in range(5 * engine.batch):
+        (tmp_path / f"{number}.jpg").touch()
+    heard: list[int] = []
+    cells = classify(export.list_cells(tmp_path), bundle, engine, heard.append)
+    assert {cell.status for cell in cells} == {CellStatus.EMPTY}
+    assert heard == [4 * engine.batch, 5 * engine.batch]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -124,6 +124,18 @@ def test_network_sees_the_centre() -> None:
     assert tuple(seen[48, 48]) == (0, 0, 255)
     assert tuple(seen[0, 0]) == (255, 0, 0)
     assert np.array_equal(seen, images.network_input(picture, 96))
+
+
+@given(width=st.integers(40, 1024), height=st.integers(40, 1024), seed=st.integers(0, 99))
+@example(width=360, height=363, seed=0)
+@example(width=82, height=82, seed=0)
+@settings(max_examples=20, deadline=None)
+def test_network_sees_the_middle_of_the_canvas(width: int, height: int, seed: int) -> None:
+    """Resizing only what a network sees gives the very pixels that training cuts from the whole."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    whole = images.canvas(picture, 192)
+    assert np.array_equal(whole[32:224, 32:224], images.network_input(picture, 192))
 
 
 def test_nothing_but_regular_files_is_opened(tmp_path: Path) -> None:
