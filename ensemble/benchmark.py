@@ -87,7 +87,7 @@ def _ours(precision: str) -> Run:
 
     bundle = bundles.load(load().bundle_path)
     engine = OpenVINOEngine(bundle, precision)
-    return lambda files: classify(list_cells(files[0].parent)[: len(files)], bundle, engine, BATCH)
+    return lambda files: classify(list_cells(files[0].parent)[: len(files)], bundle, engine)
 
 
 CONTENDERS: dict[str, Callable[[], Run]] = {
