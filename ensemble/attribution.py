@@ -8,13 +8,16 @@ networks looked, not what is true.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ensemble import images, networks
 from ensemble.bundle import Bundle
+from ensemble.dataset import LabelledCell
+from ensemble.observation import Observer
 from smearwatch.taxonomy import CLASSES, CellClass
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     Map = NDArray[np.float32]  # (side, side), 0..1
 
 LAST_FEATURES = "top_activation"  # of both members
+ACROSS, TILE, LINE, GAP = 4, 128, 15, 8  # of a sheet: cells in a row; px
 STRENGTH = 0.55  # of the heat over the picture
 
 
@@ -79,3 +83,33 @@ def overlay(image: Image.Image, heat: Map) -> Image.Image:
     both.paste(seen, (0, 0))
     both.paste(Image.composite(red, seen, mask), (side, 0))
     return both
+
+
+def some(cells: Sequence[LabelledCell], cell_class: CellClass, number: int) -> list[LabelledCell]:
+    """At most `number` cells signed as `cell_class`, the same ones each time."""
+    signed = [cell for cell in cells if cell.cell_class is cell_class]
+    chosen = np.random.default_rng(0).permutation(len(signed))[:number]
+    return [signed[place] for place in sorted(chosen)]
+
+
+def sheet(bundle: Bundle, cells: Sequence[LabelledCell]) -> Image.Image:
+    """Many cells at once: what the networks see, and what spoke for the class they give it.
+
+    Above each: its signed class, the ensemble's and its probability; in red where they differ.
+    """
+    said = Observer(bundle).predict(cells).cell
+    attribution = Attribution(bundle)
+    high = TILE + LINE
+    rows = -(-len(cells) // ACROSS)
+    page = Image.new("RGB", (ACROSS * (2 * TILE + GAP), rows * (high + GAP)), "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
+    for place, (cell, probabilities) in enumerate(zip(cells, said, strict=True)):
+        left, top = place % ACROSS * (2 * TILE + GAP), place // ACROSS * (high + GAP)
+        best = CLASSES[int(probabilities.argmax())]
+        image = images.decode(cell.path.read_bytes())
+        picture = overlay(image, attribution.map(image, best)).resize((2 * TILE, TILE))
+        text = f"{cell.cell_class} -> {best} {probabilities.max():.2f}"
+        colour = "black" if best is cell.cell_class else "#c00000"
+        pen.text((left, top), text, fill=colour, font=font)
+        page.paste(picture, (left, top + LINE))
+    return page

@@ -39,6 +39,10 @@ _CAVEATS = """\
 - The intervals hold the chance of these patients, not another scanner, stain or hospital; the
   robustness table says how little is needed to lose accuracy.
 """
+_COPIES = """\
+- **{copies} cells of `validation` were photographed a second time for training** (by picture hash);
+  the figures count them.
+"""
 _LYMPHOBLASTS = """\
 - **Lymphoblasts come from one microscope**, `{source}`. A network can recognise the microscope
   instead of the cell; the table of the source shortcut says how much of that remains under lent
@@ -130,5 +134,9 @@ def _results(description: Description) -> str:
 
 
 def _caveats(metrics: dict[str, Any]) -> str:
-    shortcut = metrics["shortcut"]
-    return _CAVEATS + (_LYMPHOBLASTS.format(source=shortcut["source"]) if shortcut else "")
+    shortcut, copies = metrics["shortcut"], metrics["copies_in_training"]
+    return (
+        _CAVEATS
+        + (_COPIES.format(copies=copies) if copies else "")
+        + (_LYMPHOBLASTS.format(source=shortcut["source"]) if shortcut else "")
+    )

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ensemble import images
-from smearwatch.taxonomy import CLASSES, CellClass, Kind, export_class
+from ensemble.labels import DataError, Labels, Meaning
+from smearwatch.taxonomy import CLASSES, CellClass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _INDEX = {cell_class: index for index, cell_class in enumerate(CLASSES)}
-_COLUMNS = {"path", "label", "export_class", "source", "patient", "split"}
+_COLUMNS = {"path", "label"}
 
 
 @dataclass(frozen=True)
@@ -38,47 +39,42 @@ class LabelledCell:
     export_class: str = ""  # the instrument's own
 
 
-def read_manifest(manifest: Path) -> list[LabelledCell]:
+def read_manifest(manifest: Path, labels: Labels | None = None) -> list[LabelledCell]:
     """Read a manifest CSV; rows without a label or marked unreadable are left out.
 
-    `benign_lymphoid` teaches lymphocyte: the counterexample to "low resolution means lymphoblast".
-    `other` teaches "no leukocyte", except white cells outside the twelve (promonocytes, plasma
-    cells), which teach only that they are leukocytes.
+    Only `path` and `label` are needed; a manifest without `split` has none yet (`readers.read`).
 
     Raises:
-        ValueError: a column is missing, or a label is unknown; the message names it.
+        DataError: a column is missing, or a label is unknown; the message names it.
     """
-    with manifest.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    labels = labels or Labels()
+    with manifest.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file, restval=""))
     if not rows or not rows[0].keys() >= _COLUMNS:
         missing = ", ".join(sorted(_COLUMNS - (rows[0].keys() if rows else set())))
-        raise ValueError(f"{manifest}: columns missing: {missing}")
-    return [
-        _labelled(row, manifest) for row in rows if row["label"] and row.get("readable", "1") == "1"
+        raise DataError(f"{manifest}: columns missing: {missing}")
+    cells = [
+        _labelled(row, meaning, manifest)
+        for row in rows
+        if row["label"]
+        and row.get("readable", "1") == "1"
+        and (meaning := labels.meaning(row["label"], row.get("export_class", "")))
     ]
+    labels.refuse_unknown(manifest)
+    return cells
 
 
-def _labelled(row: dict[str, str], manifest: Path) -> LabelledCell:
-    label = row["label"]
-    if label == "other":
-        cell_class = None
-    elif label == "benign_lymphoid":
-        cell_class = CellClass.LYMPHOCYTE
-    elif label in _INDEX:
-        cell_class = CellClass(label)
-    else:
-        raise ValueError(f"{manifest}: unknown label {label!r} for {row['path']}")
-    kind = export_class(row["export_class"]).kind
+def _labelled(row: dict[str, str], meaning: Meaning, manifest: Path) -> LabelledCell:
     return LabelledCell(
         path=manifest.parent / row["path"],
-        cell_class=cell_class,
-        is_leukocyte=cell_class is not None or kind is Kind.OTHER_LEUKOCYTE,
-        source=row["source"],
-        patient=row["patient"],
+        cell_class=meaning.cell_class,
+        is_leukocyte=meaning.is_leukocyte,
+        source=row.get("source", ""),
+        patient=row.get("patient", ""),
         diagnosis=row.get("diagnosis", ""),
-        split=row["split"],
+        split=row.get("split", ""),
         whole_slide=row.get("whole_slide") == "1",
-        export_class=row["export_class"],
+        export_class=row.get("export_class", ""),
     )
 
 

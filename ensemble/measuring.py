@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ensemble import calibration, evaluation, outsiders, robustness, shortcut
+from ensemble import calibration, evaluation, leakage, outsiders, robustness, shortcut
 from ensemble.bundle import Bundle
 from ensemble.dataset import LabelledCell
 from ensemble.engines import Prediction
@@ -87,14 +87,23 @@ class Measurement:
     def stresses(self, step: Step) -> dict[str, Any]:
         """Cells it was not made for: none of the twelve, another source's look, altered ones."""
         observer = Observer(self.bundle, STRESS_PRECISION)
+        step("copies of training pictures")
+        found: dict[str, Any] = {"copies_in_training": self._copies()}
         step("what is no cell of the twelve")
-        found: dict[str, Any] = {"outsiders": self._outsiders(observer)}
+        found["outsiders"] = self._outsiders(observer)
         step("source shortcut")
         found["shortcut"] = shortcut.measure(observer, self.cells)
         found["robustness"] = robustness.measure(
             observer, self.cells, lambda name: step(f"robustness: {name}")
         )
         return found
+
+    def _copies(self) -> int:
+        """Cells measured on whose picture was trained on: they flatter."""
+        if self.split == "train":
+            return 0
+        both = [*self.cells, *in_split(self.data, "train")]
+        return len({pair.first.path for pair in leakage.across_splits(both)})
 
     def _outsiders(self, observer: Observer) -> list[dict[str, Any]]:
         known = outsiders.reference(in_split(self.data, "train"))

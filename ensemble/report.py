@@ -73,7 +73,7 @@ class Report:
         found, compared = self.metrics, self.metrics["models"]
         by_source = found["validation"]["per_source"]
         sections = [
-            Section("data", "The data", [tables.class_counts(self.cells)]),
+            Section("data", "The data", [tables.class_counts(self.cells), _copies(found)]),
             Section("models", "The models", [tables.models(compared), *_aurocs(compared)]),
             Section("sources", "By source", [tables.sources(by_source)]),
             Section("classes", "Class by class", _classes(found["validation"], drawn)),
@@ -97,6 +97,12 @@ _SHORTCUT = (
     "changes its mind. Half of its training views had such colours lent, so this flatters. "
     "No lymphoblast figure holds for another microscope.</p>"
 )
+
+
+def _copies(found: Mapping[str, Any]) -> str:
+    copies = found.get("copies_in_training")
+    said = f"{copies} cells measured on are pictures that were trained on, too (by picture hash)."
+    return f"<p class='warn'>{said}</p>" if copies else ""
 
 
 def _aurocs(compared: Mapping[str, Any]) -> list[Table]:

@@ -14,9 +14,14 @@ from ensemble.dataset import LabelledCell
 from ensemble.evaluation import FIGURES
 from smearwatch.taxonomy import CLASSES
 
-_WORDS = {"f1": "F1", "auroc": "AUROC"}
+_WORDS = {
+    "f1": "F1",
+    "auroc": "AUROC",
+    "efficientnet_b1": "B1 alone",
+    "efficientnet_v2_b2": "V2-B2 alone",
+}
 INTERVALS = (
-    "In brackets: 95% intervals, bootstrap by patient within each source; cells without a named "
+    "Intervals are 95%, by bootstrap of patients within each source; cells without a named "
     "patient are drawn as cells, and their intervals are too narrow."
 )
 
@@ -129,7 +134,7 @@ def models(compared: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, row in compared.items():
         tests = row.get("against_last")
         p = f"{tests['mcnemar']['p']:.2g}" if tests else "-"
-        rows.append([name, row["cells"], *(estimate(row, one) for one in FIGURES), p])
+        rows.append([_title(name), row["cells"], *(estimate(row, one) for one in FIGURES), p])
     head = ["model", "cells", "accuracy", *(f"macro {_title(f)}" for f in FIGURES[1:])]
     last = list(compared)[-1]
     return Table(
@@ -148,7 +153,7 @@ def sources(per_source: Mapping[str, Mapping[str, Any]]) -> Table:
         for name, row in per_source.items()
     ]
     head = ["source", "cells", "accuracy", *(f"macro {_title(f)}" for f in FIGURES[1:])]
-    return Table("sources", "By source", head, rows)
+    return Table("sources", "Figures within each source", head, rows)
 
 
 def classes(per_class: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -174,7 +179,7 @@ def aurocs(compared: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table(
         "delong",
         f"DeLong p of AUROCs, against {last}",
-        ["class", *tested],
+        ["class", *map(_title, tested)],
         rows,
         "Twelve tests a model, not corrected for their number, cells taken as independent.",
     )

@@ -37,6 +37,7 @@ from ensemble.dataset import (
     sampling_weights,
     targets,
 )
+from ensemble.labels import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -154,9 +155,9 @@ class Continue(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no 
         """Network first, line of metrics last: an epoch counts once both are written."""
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         best = max((past[MONITOR] for past in read_epochs(self.folder)), default=-1.0)
-        _replace(self.folder / "last.keras", self.model.save)
+        replace_file(self.folder / "last.keras", self.model.save)
         if metrics[MONITOR] > best:
-            _replace(
+            replace_file(
                 self.folder / "best.keras",
                 lambda path: shutil.copyfile(self.folder / "last.keras", path),
             )
@@ -173,7 +174,7 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in whole]
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     """Write beside `path`, then rename: a kill leaves the old file or the new, never half."""
     part = path.with_name(f"part-{path.name}")
     write(part)
@@ -206,7 +207,7 @@ def train(
         "data": fingerprint([*training, *validation]),
         "parent": parent and parent.sha256,
     }
-    _claim(out, settings)
+    claim(out, settings)
     run = Run(out, recipe, training, validation, parent)
     for member in members:
         start = None
@@ -214,13 +215,18 @@ def train(
             start = run.train(member, stage, start)
 
 
-def _claim(out: Path, settings: dict[str, Any]) -> None:
+def claim(out: Path, settings: dict[str, Any]) -> None:
+    """Write a run's settings into its folder, or see that they are the same.
+
+    Raises:
+        DataError: the folder holds another run.
+    """
     file = out / "run.json"
     text = json.dumps(settings, indent=1)
     if not file.exists():
-        _replace(file, lambda path: path.write_text(text, encoding="utf-8"))
+        replace_file(file, lambda path: path.write_text(text, encoding="utf-8"))
     elif file.read_text(encoding="utf-8") != text:
-        raise ValueError(f"{out} holds a run with other settings or data; choose another folder")
+        raise DataError(f"{out} holds a run with other settings or data; choose another folder")
 
 
 @dataclass(frozen=True)
@@ -259,7 +265,7 @@ class Run:
         elif self.recipe.inherit:
             inheritance.inherit(network, inheritance.lite1_weights())
         _freeze(network, stage.frozen)
-        _compile(network, stage, self.recipe)
+        compile_network(network, stage, self.recipe)
         return network
 
     def _fit(self, network: keras.Model, stage: Stage, folder: Path) -> None:
@@ -273,11 +279,12 @@ class Run:
             initial_epoch=finished,
             epochs=stage.epochs,
             verbose=2,
-            callbacks=_callbacks(self.recipe, folder),
+            callbacks=callbacks(self.recipe, folder),
         )
 
 
-def _callbacks(recipe: Recipe, folder: Path) -> list[keras.callbacks.Callback]:
+def callbacks(recipe: Recipe, folder: Path) -> list[keras.callbacks.Callback]:
+    """Early stopping, falling rate, and what lets a stage go on after a kill."""
     early = keras.callbacks.EarlyStopping(MONITOR, mode="max", patience=recipe.patience)
     plateau = keras.callbacks.ReduceLROnPlateau(
         MONITOR,
@@ -297,7 +304,8 @@ def _freeze(network: keras.Model, blocks: int) -> None:
         layer.trainable = blocks == 0 or not layer.name.startswith(("stem", *first))
 
 
-def _compile(network: keras.Model, stage: Stage, recipe: Recipe) -> None:
+def compile_network(network: keras.Model, stage: Stage, recipe: Recipe) -> None:
+    """Losses, weights and metrics of both outputs."""
     network.compile(
         optimizer=keras.optimizers.Adam(stage.learning_rate),
         loss={

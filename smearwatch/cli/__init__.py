@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import sys
 
-from smearwatch.cli import alerts, benchmark, night, rules, science, upkeep, worklist
+from smearwatch.cli import (
+    alerts,
+    benchmark,
+    night,
+    rules,
+    science,
+    study,
+    upkeep,
+    worklist,
+)
 from smearwatch.cli.app import app
 
-__all__ = ["alerts", "app", "benchmark", "main", "night", "rules", "science", "upkeep", "worklist"]
+__all__ = [
+    "alerts",
+    "app",
+    "benchmark",
+    "main",
+    "night",
+    "rules",
+    "science",
+    "study",
+    "upkeep",
+    "worklist",
+]
 
 
 def main() -> None:

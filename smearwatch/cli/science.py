@@ -18,16 +18,13 @@ from smearwatch.cli.app import (
     levelled,
     print_json,
 )
+from smearwatch.cli.data import AllowCopies, Classes, Data, read_cells, read_to_train
 from smearwatch.taxonomy import CellClass
 
 if TYPE_CHECKING:
     from ensemble.bundle import Bundle
     from smearwatch.differential import Cell
     from smearwatch.rules import Assessment
-
-Manifest = Annotated[
-    Path, typer.Option("--data", help="The manifest CSV.", exists=True, dir_okay=False)
-]
 
 
 @app.command(rich_help_panel="Science")
@@ -135,21 +132,48 @@ def _print_verdict(folder: Path, assessment: Assessment) -> None:
 
 @app.command(rich_help_panel="Science")
 def explain(
-    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    image: Annotated[Path | None, typer.Argument(exists=True, dir_okay=False)] = None,
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("explained.png"),
     cell_class: Annotated[
-        CellClass | None, typer.Option("--class", help="Why this class; without, the best one.")
+        CellClass | None,
+        typer.Option(
+            "--class", help="Why this class; without, the best one. Of --data: signed as."
+        ),
     ] = None,
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Instead of an image: many cells of one class from these data."),
+    ] = None,
+    classes: Classes = None,
+    split: Annotated[str, typer.Option(help="Of --data, which split.")] = "validation",
+    cells: Annotated[int, typer.Option(help="Of --data, at most so many cells.", min=1)] = 20,
 ) -> None:
-    """Show which part of one cell's image spoke for its class (Grad-CAM; needs TensorFlow)."""
+    """Show which part of a cell's image spoke for its class (Grad-CAM; needs TensorFlow)."""
+    from ensemble import attribution
+    from ensemble import bundle as bundles
+
+    bundle = bundles.load(configured().bundle_path)
+    if image is not None and data is None:
+        _explain_one(bundle, image, cell_class, out)
+        return
+    if image is not None or data is None or cell_class is None:
+        raise typer.BadParameter("give an image, or --data and --class")
+    held = [cell for cell in read_cells(data, classes) if cell.split == split]
+    chosen = attribution.some(held, cell_class, cells)
+    if not chosen:
+        raise typer.BadParameter(f"no cell of split {split} is signed as {cell_class}")
+    attribution.sheet(bundle, chosen).save(out)
+    typer.echo(f"{len(chosen)} cells signed as {cell_class}: {out}. {DISCLAIMER}")
+
+
+def _explain_one(bundle: Bundle, image: Path, cell_class: CellClass | None, out: Path) -> None:
     import numpy as np
 
     from ensemble import attribution, images
-    from ensemble import bundle as bundles
     from ensemble.engines import open_engine, predict
     from smearwatch.taxonomy import CLASSES
 
-    bundle = bundles.load(configured().bundle_path)
     picture = images.decode(image.read_bytes())
     seen = images.network_input(picture, bundle.input_size)
     probabilities = predict(open_engine(bundle), bundle, np.stack([seen])).cell[0]
@@ -165,30 +189,33 @@ def explain(
 
 @app.command(rich_help_panel="Science")
 def train(
-    data: Manifest,
+    data: Data,
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run goes on in it.")],
     member: Annotated[
         list[str] | None, typer.Option(help="Only this network; may be given several times.")
     ] = None,
+    *,
     parent: Annotated[
         Path | None, typer.Option("--from", help="Fine-tune this bundle instead.", exists=True)
     ] = None,
+    classes: Classes = None,
+    allow_copies: AllowCopies = False,
 ) -> None:
     """Train the ensemble's members; go on where an interrupted run stopped."""
     from ensemble import bundle as bundles
     from ensemble import networks, training
-    from ensemble.dataset import read_manifest
 
     configured()
     start = bundles.load(parent) if parent else None
     recipe = training.FINE_TUNING if start else training.Recipe()
-    training.train(read_manifest(data), out, recipe, member or networks.MEMBERS, start)
+    cells = read_to_train(data, classes, allow_copies=allow_copies)
+    training.train(cells, out, recipe, member or networks.MEMBERS, start)
     typer.echo(f"trained; next: smearwatch bundle --run {out} --data {data} --out BUNDLE")
 
 
 @app.command(rich_help_panel="Science")
 def bundle(
-    data: Manifest,
+    data: Data,
     run: Annotated[
         Path,
         typer.Option(help="A finished training run, or a bundle to measure anew.", exists=True),
@@ -198,13 +225,14 @@ def bundle(
         Path | None,
         typer.Option(help="Markdown to end the card with: what you saw by eye.", exists=True),
     ] = None,
+    classes: Classes = None,
 ) -> None:
     """Seal a training run into a bundle: convert, calibrate and measure on validation."""
     from ensemble import sealing
-    from ensemble.dataset import read_manifest
 
     configured()
-    cells, seen = read_manifest(data), notes.read_text(encoding="utf-8") if notes else ""
+    cells = read_cells(data, classes)
+    seen = notes.read_text(encoding="utf-8") if notes else ""
     if (run / "bundle.json").exists():
         sealed = sealing.seal_again(run, out, cells, seen)
     else:
@@ -214,22 +242,21 @@ def bundle(
 
 @app.command(rich_help_panel="Science")
 def evaluate(
-    data: Manifest,
+    data: Data,
     split: Annotated[str, typer.Option(help="Which rows of the manifest.")] = "validation",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the whole report: HTML, CSV, PNG, SVG.")
     ] = None,
+    classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the bundle on labelled cells; with --out, the paper's tables and figures and more."""
     from ensemble import bundle as bundles
-    from ensemble.dataset import read_manifest
     from ensemble.measuring import Measurement
 
     settings = configured()
     loaded = bundles.load(settings.bundle_path)
-    cells = read_manifest(data)
-    measurement = Measurement.of(loaded, cells, split, settings.precision)
+    measurement = Measurement.of(loaded, read_cells(data, classes), split, settings.precision)
     found = measurement.everything(_said) if out else measurement.figures()
     page = measurement.report(found, out) if out else None
     if as_json:

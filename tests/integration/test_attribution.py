@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from ensemble import attribution
 from ensemble import bundle as bundles
+from ensemble.dataset import LabelledCell
 from smearwatch import phantoms
 from smearwatch.settings import Settings
 from smearwatch.taxonomy import CellClass
+
+
+@pytest.mark.timeout(300)
+def test_sheet_shows_many_cells(tmp_path: Path) -> None:
+    """Five cells of the class that is asked for, a line above each, in two rows."""
+    bundle = bundles.load(Settings().bundle_path)
+    cells, rng = [], np.random.default_rng(2)
+    for number in range(7):
+        path = tmp_path / f"{number}.jpg"
+        phantoms.draw("basophil", rng).save(path)
+        cells.append(LabelledCell(path, CellClass.BASOPHIL, True, "s", "", "", "validation"))
+    other = replace(cells[0], cell_class=CellClass.MONOCYTE)
+    chosen = attribution.some([*cells, other], CellClass.BASOPHIL, 5)
+    assert len(chosen) == 5
+    assert other not in chosen
+    page = attribution.sheet(bundle, chosen)
+    assert page.height == 2 * (attribution.TILE + attribution.LINE + attribution.GAP)
 
 
 @pytest.mark.timeout(300)

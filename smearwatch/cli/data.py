@@ -1,0 +1,50 @@
+"""How commands are told of labelled data, and how they read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ensemble.dataset import LabelledCell
+
+Data = Annotated[
+    Path,
+    typer.Option(
+        "--data", help="A manifest CSV, a folder of class folders, or signed exports.", exists=True
+    ),
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option("--classes", help="TOML: what the data's own classes mean.", exists=True),
+]
+AllowCopies = Annotated[
+    bool, typer.Option("--allow-copies", help="Go on though a picture is in two splits.")
+]
+
+
+def read_cells(data: Path, classes: Path | None) -> list[LabelledCell]:
+    """Labelled cells, each with a split; what is doubtful about them goes to standard error."""
+    from ensemble import readers
+
+    read = readers.read(data, classes)
+    for warning in read.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    return list(read.cells)
+
+
+def read_to_train(data: Path, classes: Path | None, *, allow_copies: bool) -> list[LabelledCell]:
+    """The same, for training: a picture in two splits is an error, or at least a warning."""
+    from ensemble import leakage
+    from ensemble.dataset import Leakage
+
+    cells = read_cells(data, classes)
+    try:
+        leakage.refuse_copies([cell for cell in cells if cell.split in ("train", "validation")])
+    except Leakage as found:
+        if not allow_copies:
+            raise
+        typer.echo(f"warning: {found}", err=True)
+    return cells
