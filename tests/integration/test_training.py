@@ -166,7 +166,7 @@ def test_rare_cells_are_drawn_more_often() -> None:
     ("old", "new", "said"),
     [
         ("label", "labels", "columns missing: label"),
-        (",neutrophil,", ",neutrophile,", "unknown label 'neutrophile'"),
+        (",neutrophil,", ",neutrophile,", '"neutrophile" = ""  # 1 images'),
     ],
 )
 def test_wrong_manifest_is_named(
