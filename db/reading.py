@@ -149,6 +149,24 @@ def throughput(connection: Connection) -> Row:
     return row
 
 
+def fairness(connection: Connection) -> Row:
+    """Was any slide done twice, and what overtook the stat slides after they were queued?"""
+    (row,) = _rows(
+        connection,
+        """
+        SELECT sum(attempts - 1)::integer AS done_again,
+               (SELECT count(*) FROM slides stat JOIN slides other
+                   ON other.priority = 'routine'
+                  AND other.started_at > stat.queued_at AND other.started_at < stat.started_at
+                 WHERE stat.priority = 'stat') AS routine_before_stat,
+               (SELECT max(extract(epoch FROM started_at - queued_at))::float
+                  FROM slides WHERE priority = 'stat') AS stat_waited_s
+        FROM slides WHERE state IN ('analysed', 'inadequate')
+        """,
+    )
+    return row
+
+
 def alert(connection: Connection, alert_id: int) -> Row:
     """One alert.
 

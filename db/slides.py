@@ -255,7 +255,7 @@ def retry(connection: Connection, slide_id: int) -> State | None:
 
 def expire_leases(connection: Connection) -> tuple[list[int], list[int]]:
     """RUNNING with a lease run out -> QUEUED; after MAX_ATTEMPTS -> FAILED. Returns both lists."""
-    expired = (Slide.state == State.RUNNING) & (Slide.lease_until < func.now())
+    expired = _OPEN & (Slide.state == State.RUNNING) & (Slide.lease_until < func.now())
     worn_out = Failure(
         "worker_died",
         f"{MAX_ATTEMPTS} workers died on this slide",
@@ -283,7 +283,7 @@ def to_send(
     lost = (Slide.state == State.QUEUED) & (Slide.queued_at < func.now() - grace)
     rows = connection.execute(
         select(Slide.id, Slide.priority)
-        .where((Slide.state == State.READY) | lost)
+        .where(_OPEN & ((Slide.state == State.READY) | lost))
         .order_by((Slide.priority == Priority.STAT).desc(), Slide.ready_at, Slide.id)
     )
     return [(row.id, Priority(row.priority)) for row in rows if row.id not in in_broker]
@@ -291,10 +291,11 @@ def to_send(
 
 def open_slides(connection: Connection) -> int:
     """How many slides are neither judged nor failed nor duplicates."""
-    query = select(func.count()).select_from(Slide).where(Slide.state.not_in(FINAL))
+    query = select(func.count()).select_from(Slide).where(_OPEN)
     return int(connection.scalars(query).one())
 
 
+_OPEN = Slide.finished_at.is_(None)  # the same as no final state, and it has an index
 _NO_LEASE = {"lease": None, "lease_until": None}
 _NO_ERROR = {"error_code": None, "error_text": None, "remedy": None}
 

@@ -96,6 +96,7 @@ class Description:
     metrics: dict[str, Any]
     data: dict[str, Any]
     run: dict[str, Any]  # the recipe with its seed, the data and, if any, the parent bundle
+    cascade: Cascade | None = None
     schema: int = SCHEMA
     preprocessing_version: int = PREPROCESSING_VERSION
     classes: list[str] = field(default_factory=lambda: [str(name) for name in CLASSES])

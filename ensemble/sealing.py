@@ -23,6 +23,7 @@ from ensemble.dataset import LabelledCell, fingerprint, load_canvases
 from ensemble.engines import Engine, Prediction, predict
 from ensemble.measuring import Measurement, in_split
 from ensemble.observation import Observer, vote
+from ensemble.voting import fit_cascade
 from smearwatch.evidence import HeldOut
 
 
@@ -140,10 +141,15 @@ def _measure(
         uncertain_below=calibration.uncertainty_threshold(prediction.cell[leukocytes]),
         leukocyte_from=calibration.leukocyte_threshold(validation, prediction.leukocyte),
     )
+    cascade = fit_cascade(
+        {member: Prediction(one.cell, one.leukocyte) for member, one in opinions.items()},
+        calibrated,
+        [f"{one.source} {one.patient or one.path.name}" for one in validation],
+    )
     measurement = Measurement(
         replace(bundle, temperature=temperature), cells, "validation", opinions
     )
     return (
-        replace(calibrated, metrics=measurement.everything()),
+        replace(calibrated, cascade=cascade, metrics=measurement.everything()),
         evaluation.held_out(validation, prediction, calibrated),
     )

@@ -7,15 +7,17 @@ clear is a threshold from validation data, sealed in the bundle.
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from ensemble.bundle import Bundle, Cascade
+from ensemble.bundle import Bundle, Cascade, Description
 from ensemble.engines import Engine, Prediction, calibrate, joined, soft_vote
 from smearwatch.evidence import SUSPICIOUS_CLASSES
 from smearwatch.taxonomy import CLASSES
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
     from ensemble.engines import Floats, Images
 
+WORTH_IT = 0.05  # the least share of cells decided alone for which a cascade is kept
+LEAST_CLEAR = 0.9  # however well the members agree on validation cells
 _SUSPICIOUS = [index for index, name in enumerate(CLASSES) if name in SUSPICIOUS_CLASSES]
 
 
@@ -63,6 +67,58 @@ def combined(
     cell, leukocyte = alone.cell.copy(), alone.leukocyte.copy()
     cell[~clear], leukocyte[~clear] = voted.cell, voted.leukocyte
     return Prediction(cell, leukocyte)
+
+
+def fit_cascade(
+    opinions: Mapping[str, Prediction], description: Description, units: Sequence[str]
+) -> Cascade | None:
+    """The member that may decide most cells alone, and from which clearness on; None if hardly any.
+
+    On these validation cells it changes no class and no status. That is by choice of threshold,
+    so the agreement is also measured across two halves of the patients (`units`), each with the
+    other's threshold.
+    """
+    voted = _outcomes(soft_vote(opinions, description.members), description)
+    halves = np.array([zlib.crc32(unit.encode()) % 2 for unit in units])
+    found = [
+        _fitted(member, opinion, _outcomes(opinion, description) != voted, halves)
+        for member, opinion in opinions.items()
+    ]
+    best = max(found, key=lambda cascade: float(cascade.agreement["decided_alone"]))
+    return best if best.agreement["decided_alone"] >= WORTH_IT else None
+
+
+def _fitted(
+    member: str, opinion: Prediction, differs: NDArray[np.bool_], halves: NDArray[np.int64]
+) -> Cascade:
+    clear, threshold = clearness(opinion), _threshold(clearness(opinion), differs)
+    decided, changed = 0, 0
+    for half in (0, 1):
+        inside = halves == half
+        here = clear[inside] >= _threshold(clear[~inside], differs[~inside])
+        decided, changed = decided + here.sum(), changed + (here & differs[inside]).sum()
+    agreement = {
+        "cells": len(clear),
+        "decided_alone": round(float((clear >= threshold).mean()), 4),
+        "changed": int(((clear >= threshold) & differs).sum()),
+        "across_halves": {"decided_alone": int(decided), "changed": int(changed)},
+    }
+    return Cascade(member, threshold, agreement)
+
+
+def _threshold(clear: Floats, differs: NDArray[np.bool_]) -> float:
+    """Just above the clearest cell that the member alone would get another outcome for."""
+    highest = float(clear[differs].max(initial=0))
+    return max(LEAST_CLEAR, math.floor(highest * 10_000 + 1) / 10_000)
+
+
+def _outcomes(prediction: Prediction, description: Description) -> NDArray[np.int64]:
+    """Class and status of each cell as one number, by the bundle's thresholds."""
+    cell = calibrate(prediction.cell, description.temperature)
+    foreign = prediction.leukocyte < description.leukocyte_from
+    status = np.where(foreign, 2, cell.max(axis=1) < description.uncertain_below)
+    outcomes: NDArray[np.int64] = status * len(CLASSES) + cell.argmax(axis=1)
+    return outcomes
 
 
 class _Asking:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble import bundle as bundles
-from ensemble.bundle import Bundle, Cascade
+from ensemble.bundle import Bundle, Cascade, Description
 from ensemble.engines import Prediction, predict
-from ensemble.voting import vote
+from ensemble.voting import fit_cascade, vote
 from smearwatch.evidence import SUSPICIOUS_CLASSES
 from smearwatch.settings import Settings
 from smearwatch.taxonomy import CLASSES
@@ -117,3 +121,41 @@ def test_engine_that_breaks_ends_the_vote(bundle: Bundle) -> None:
         vote(Broken(), bundle, batches(60, 4))
     with pytest.raises(MemoryError):
         vote(Broken(), bundle, batches(60, 4), Cascade(FIRST, 0.9, {}))
+
+
+def opinions_of(cells: int) -> dict[str, Prediction]:
+    """What two members say, each for itself."""
+    everything = np.concatenate(batches(cells, 5))
+    return {member: Dice().predict_member(member, everything) for member in (FIRST, SECOND)}
+
+
+DESCRIPTION = Description("test", {FIRST: 0.4, SECOND: 0.6}, 192, 1.0, 0.4, 0.5, {}, {}, {})
+
+
+def test_sealed_threshold_changes_no_validation_cell() -> None:
+    """What is sealed decides cells alone without one other class or status on validation."""
+    opinions = opinions_of(250)
+    cascade = fit_cascade(opinions, DESCRIPTION, [str(cell) for cell in range(250)])
+    assert cascade is not None
+    assert cascade.agreement["changed"] == 0
+    assert cascade.agreement["across_halves"]["changed"] < 5
+    assert 0.05 <= cascade.agreement["decided_alone"] < 1
+
+
+def test_members_that_differ_get_no_cascade() -> None:
+    """Where the vote doubts what one member is sure of, nobody decides alone."""
+    doubtful = replace(DESCRIPTION, uncertain_below=0.999)
+    assert fit_cascade(opinions_of(250), doubtful, [str(cell) for cell in range(250)]) is None
+
+
+def test_cascade_is_read_back_as_it_was_sealed(bundle: Bundle, tmp_path: Path) -> None:
+    """It stands in bundle.json; a bundle from before has none."""
+    folder = Path(shutil.copytree(bundle.folder, tmp_path / "bundle"))
+    content = json.loads((folder / "bundle.json").read_text())
+    written = {"first": FIRST, "clear_from": 0.97, "agreement": {"changed": 0}}
+    for sealed, expected in ((written, Cascade(**written)), (None, None)):
+        (folder / "bundle.json").write_text(json.dumps(content | {"cascade": sealed}))
+        assert bundles.load(folder).cascade == expected
+    content.pop("cascade", None)
+    (folder / "bundle.json").write_text(json.dumps(content))
+    assert bundles.load(folder).cascade is None

@@ -1,0 +1,1 @@
+"""How fast: contenders side by side, the whole pipeline, the database at size, many workers."""
