@@ -196,8 +196,8 @@ def _tests(one: Measured, last: Measured) -> dict[str, Any]:
     }
 
 
-def _significant(p: float) -> float:
-    return float(f"{p:.2g}")
+def _significant(p: float) -> float | None:
+    return None if np.isnan(p) else float(f"{p:.2g}")
 
 
 def held_out(

@@ -128,18 +128,26 @@ def delong(positive: Flags, first: Scores, second: Scores) -> DeLong:
     """Are two models' AUROCs different? DeLong et al. 1988, doi:10.2307/2531595.
 
     By midranks (Sun and Xu 2014, doi:10.1109/LSP.2014.2337313). It takes cells as independent;
-    with several cells of one patient its p is too small.
+    with several cells of one patient its p is too small. NaN where one cell is all there is.
     """
     areas, over_positives, over_negatives = zip(
         *(_placements(positive, scores) for scores in (first, second)), strict=True
     )
-    covariance = np.cov(over_positives) / positive.sum() + np.cov(over_negatives) / (
-        (~positive).sum()
-    )
+    covariance = _covariance(np.stack(over_positives)) + _covariance(np.stack(over_negatives))
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    difference = areas[0] - areas[1]
-    z = float(difference / np.sqrt(variance)) if variance > 0 else 0.0
+    if variance == 0:  # the same order of cells
+        return DeLong(areas[0], areas[1], covariance, 0.0, 1.0)
+    z = float((areas[0] - areas[1]) / np.sqrt(variance))
     return DeLong(areas[0], areas[1], covariance, z, float(2 * stats.norm.sf(abs(z))))
+
+
+def _covariance(placed: Floats) -> Floats:
+    """Of two means over the same cells; unknown from one cell."""
+    cells = placed.shape[1]
+    if cells < 2:  # noqa: PLR2004
+        return np.full((2, 2), np.nan)
+    matrix: Floats = np.cov(placed) / cells
+    return matrix
 
 
 def _placements(positive: Flags, scores: Scores) -> tuple[float, Floats, Floats]:

@@ -113,6 +113,10 @@ def _title(name: str) -> str:
     return _WORDS.get(name, name.replace("_", " "))
 
 
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
+
+
 def class_counts(cells: Sequence[LabelledCell]) -> Table:
     """Table 1: cells of each class, by split and source."""
     counts = Counter((cell.cell_class, cell.split, cell.source) for cell in cells)
@@ -133,7 +137,7 @@ def models(compared: Mapping[str, Mapping[str, Any]]) -> Table:
     rows: list[list[Value]] = []
     for name, row in compared.items():
         tests = row.get("against_last")
-        p = f"{tests['mcnemar']['p']:.2g}" if tests else "-"
+        p = _p(tests["mcnemar"]["p"]) if tests else "-"
         rows.append([_title(name), row["cells"], *(estimate(row, one) for one in FIGURES), p])
     head = ["model", "cells", "accuracy", *(f"macro {_title(f)}" for f in FIGURES[1:])]
     last = list(compared)[-1]
@@ -172,7 +176,7 @@ def aurocs(compared: Mapping[str, Mapping[str, Any]]) -> Table:
     tested = {name: row["against_last"] for name, row in compared.items() if "against_last" in row}
     labels = next(iter(tested.values()))["delong_p"]
     rows: list[list[Value]] = [
-        [_title(label), *(f"{one['delong_p'][label]:.2g}" for one in tested.values())]
+        [_title(label), *(_p(one["delong_p"][label]) for one in tested.values())]
         for label in labels
     ]
     last = list(compared)[-1]

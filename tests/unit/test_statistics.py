@@ -55,6 +55,12 @@ def test_delong_is_the_slow_formula(rounded: int) -> None:
     assert found.first == pytest.approx(sk.roc_auc_score(positive, first))
 
 
+def test_one_cell_of_a_class_tells_nothing() -> None:
+    """A variance cannot be had from one cell: no p, rather than a wrong one."""
+    found = statistics.delong(np.arange(9) == 4, RNG.random(9), RNG.random(9))
+    assert np.isnan(found.p)
+
+
 def pairs(both: int, only_first: int, only_second: int, none: int) -> statistics.McNemar:
     first = np.repeat([True, True, False, False], [both, only_first, only_second, none])
     second = np.repeat([True, False, True, False], [both, only_first, only_second, none])
