@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 from ensemble import images
 from ensemble.bundle import Bundle
 from ensemble.dataset import LabelledCell
-from ensemble.engines import Prediction, calibrate
+from ensemble.engines import EngineError, Prediction, calibrate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,8 +47,10 @@ class Observer:
     """A bundle's members in OpenVINO, with their logits and last features as outputs too."""
 
     def __init__(self, bundle: Bundle, precision: str = "f32") -> None:
-        import openvino
-
+        try:
+            import openvino
+        except ImportError as error:
+            raise EngineError("measuring needs OpenVINO: pip install 'smearwatch[cpu]'") from error
         self.bundle = bundle
         core = openvino.Core()
         options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
