@@ -18,6 +18,7 @@ import numpy as np
 from ensemble.bundle import Bundle
 
 if TYPE_CHECKING:
+    import openvino
     from numpy.typing import NDArray
 
     Images = NDArray[np.uint8]  # (N, size, size, 3)
@@ -96,6 +97,14 @@ def open_engine(
     return TensorFlowEngine(bundle, allow_cpu=allow_cpu, batch=batch)
 
 
+def precision_here(core: openvino.Core, precision: str) -> str:
+    """`auto` is bf16 where the processor has it."""
+    if precision != "auto":
+        return precision
+    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bf16" if has_bf16 else "f32"
+
+
 class OpenVINOEngine:
     """OpenVINO on the CPU; `precision` is `f32`, `bf16`, or `auto`: bf16 where the CPU has it.
 
@@ -109,9 +118,7 @@ class OpenVINOEngine:
         except ImportError as error:
             raise EngineError("OpenVINO is missing: pip install 'smearwatch[cpu]'") from error
         core = openvino.Core()
-        if precision == "auto":
-            has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            precision = "bf16" if has_bf16 else "f32"
+        precision = precision_here(core, precision)
         cores = usable_cores()
         self.batch, self.precision = batch or CPU_BATCH, precision
         self.streams = min(cores, MOST_STREAMS)

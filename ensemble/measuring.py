@@ -23,7 +23,7 @@ from ensemble.report import Report
 
 Step = Callable[[str], None]
 ENSEMBLE = "ensemble"
-STRESS_PRECISION = "bf16"  # the same classes as f32 in half the time; compared within itself
+STRESS_PRECISION = "auto"  # bf16 if it can: the same classes, faster; compared within itself
 
 
 class NothingToMeasure(Exception):

@@ -7,7 +7,7 @@ of exponentiated logits) and its last features, for telling what is no leukocyte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 from ensemble import images
 from ensemble.bundle import Bundle
 from ensemble.dataset import LabelledCell
-from ensemble.engines import EngineError, Prediction, calibrate
+from ensemble.engines import EngineError, Prediction, calibrate, precision_here
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-BATCH = 64
+BATCH = 32
+STREAMS = 2  # batches side by side
 Alteration = Callable[[int, Image.Image], Image.Image]  # the cell's place, its decoded image
 
 
@@ -53,7 +54,10 @@ class Observer:
             raise EngineError("measuring needs OpenVINO: pip install 'smearwatch[cpu]'") from error
         self.bundle = bundle
         core = openvino.Core()
-        options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        options = {
+            "INFERENCE_PRECISION_HINT": precision_here(core, precision),
+            "NUM_STREAMS": STREAMS,
+        }
         self._members: dict[str, CompiledModel] = {}
         for member in bundle.members:
             network = core.read_model(bundle.folder / f"{member}.xml")
@@ -64,7 +68,15 @@ class Observer:
         self, cells: Sequence[LabelledCell], alter: Alteration = lambda _place, image: image
     ) -> dict[str, Opinion]:
         """Each member's opinion of each cell, in their order."""
-        batches = [self._opinions(batch) for batch in self._batches(cells, alter)]
+
+        def seen(start: int) -> dict[str, Opinion]:
+            rows = range(start, min(start + BATCH, len(cells)))
+            pixels = [alter(row, images.decode(cells[row].path.read_bytes())) for row in rows]
+            size = self.bundle.input_size
+            return self._opinions(np.stack([images.network_input(one, size) for one in pixels]))
+
+        with ThreadPoolExecutor(STREAMS) as pool:
+            batches = list(pool.map(seen, range(0, len(cells), BATCH)))
         return {
             member: Opinion(
                 *(
@@ -82,21 +94,10 @@ class Observer:
         voted = vote(self.observe(cells, alter), self.bundle)
         return voted.calibrated(self.bundle.temperature)
 
-    def _batches(
-        self, cells: Sequence[LabelledCell], alter: Alteration
-    ) -> Iterator[NDArray[np.uint8]]:
-        def seen(place: int) -> NDArray[np.uint8]:
-            image = alter(place, images.decode(cells[place].path.read_bytes()))
-            return images.network_input(image, self.bundle.input_size)
-
-        with ThreadPoolExecutor(2) as pool:
-            for start in range(0, len(cells), BATCH):
-                yield np.stack(list(pool.map(seen, range(len(cells))[start : start + BATCH])))
-
     def _opinions(self, batch: NDArray[np.uint8]) -> dict[str, Opinion]:
         opinions = {}
         for member, network in self._members.items():
-            found = network(batch.astype(np.float32))
+            found = network.create_infer_request().infer(batch.astype(np.float32))
             cell, leukocyte, logits, features = (found[index] for index in range(4))
             opinions[member] = Opinion(
                 cell, leukocyte[:, 0], logsumexp(logits, axis=1), features.astype(np.float32)

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from ensemble import bundle as bundles
-from ensemble import sealing
+from ensemble import sealing, splits
 from ensemble.dataset import LabelledCell
 from ensemble.measuring import Measurement, NothingToMeasure
 from ensemble.observation import Observer, vote
 from smearwatch import phantoms
+from smearwatch.cli import app
 from smearwatch.settings import Settings
 from smearwatch.taxonomy import CLASSES, CellClass
 
@@ -100,6 +102,17 @@ def test_page_needs_nothing_else(report: Path) -> None:
     assert "not a diagnosis" in page
     identifiers = re.findall(r'\bid="([^"]+)"', page)
     assert len(identifiers) == len(set(identifiers)), "two drawings share an identifier"
+
+
+def test_command_prints_what_scripts_read(cells: list[LabelledCell], tmp_path: Path) -> None:
+    """`evaluate --json`, with the settings as they are: the figures, and nothing else."""
+    splits.write_manifest(cells, tmp_path / "manifest.csv")
+    arguments = ["evaluate", "--data", str(tmp_path / "manifest.csv"), "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["all"]["cells"] == 24
+    assert found.keys() >= {"per_source", "per_class", "leukocyte_auroc", "models", "calibration"}
 
 
 def test_split_without_cells_is_said(bundle: bundles.Bundle, cells: list[LabelledCell]) -> None:
