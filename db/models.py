@@ -279,6 +279,7 @@ class ActionKind(StrEnum):
 
     RETRIED = "retried"
     REJUDGED = "rejudged"
+    PURGED = "purged"  # its cells are gone; the verdict stays
 
 
 class Action(Base):

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from db.models import Alert, AlertEvent, AlertEventKind, Cell, Model, Rules, Slide
 from db.models import Assessment as AssessmentRow
+from db.retention import is_purged
 from smearwatch.differential import Cell as CellResult
 from smearwatch.differential import CellStatus
 from smearwatch.rules import Assessment, Level
@@ -88,9 +89,12 @@ def read_cells(connection: Connection, slide_id: int) -> list[CellResult]:
 
 
 def judged_slides(connection: Connection, since: datetime | None) -> list[tuple[int, str, str]]:
-    """Each folder's newest verdict (finished at or after `since`): slide, model, level."""
+    """Each folder's newest verdict (finished at or after `since`): slide, model, level.
+
+    A slide whose cells were purged keeps its verdict: there is nothing to judge it by.
+    """
     query = (
-        select(Slide.id, Slide.model_sha256, AssessmentRow.level)
+        select(Slide.id, Slide.model_sha256, AssessmentRow.level, is_purged().label("purged"))
         .join(
             AssessmentRow,
             (AssessmentRow.slide_id == Slide.id)
@@ -103,7 +107,7 @@ def judged_slides(connection: Connection, since: datetime | None) -> list[tuple[
     if since is not None:
         query = query.where(Slide.finished_at >= since)
     rows = connection.execute(query)
-    return sorted((row.id, row.model_sha256, row.level) for row in rows)
+    return sorted((row.id, row.model_sha256, row.level) for row in rows if not row.purged)
 
 
 def model_evidence(connection: Connection, sha256: str) -> list[dict[str, Any]]:

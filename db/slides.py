@@ -20,6 +20,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from db import actions
 from db.models import ActionKind, Priority, Slide, State
+from db.retention import is_purged
 
 MAX_ATTEMPTS = 3
 LEASE = timedelta(seconds=10)
@@ -202,7 +203,7 @@ def rejudge(connection: Connection, slide_id: int, state: State, rules_version: 
     """ANALYSED <-> INADEQUATE under other rules, in the transaction that writes the verdict."""
     judged = Slide.state.in_((State.ANALYSED, State.INADEQUATE))
     where = (Slide.id == slide_id) & judged & (Slide.rules_version != rules_version)
-    changed = _change(connection, where, state=state, rules_version=rules_version)
+    changed = _change(connection, where & ~is_purged(), state=state, rules_version=rules_version)
     if changed:
         actions.record(connection, ActionKind.REJUDGED, slide_id, rules_version)
     return changed

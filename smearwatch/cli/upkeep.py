@@ -45,6 +45,31 @@ def health(
         raise typer.Exit(1)
 
 
+@app.command(rich_help_panel=_PANEL)
+def purge(
+    older_than: Annotated[int, typer.Option(min=1, help="Days since the verdict.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the cells of old slides, a few slides at a time; verdicts, alerts, history stay."""
+    from db import retention
+    from db.session import transaction
+
+    cells = 0
+    with database() as engine:
+        with transaction(engine) as connection:
+            slides = retention.purgeable(connection, older_than)
+        for start in range(0, 0 if dry_run else len(slides), retention.BATCH):
+            with transaction(engine) as connection:
+                cells += retention.purge(connection, slides[start : start + retention.BATCH])
+    if as_json:
+        print_json({"slides": len(slides), "cells": cells, "dry_run": dry_run})
+    elif dry_run:
+        typer.echo(f"{len(slides)} slides would lose their cells")
+    else:
+        typer.echo(f"{cells} cells of {len(slides)} slides deleted; their verdicts stay")
+
+
 def _figures(status: Status) -> dict[str, object]:
     from smearwatch.health import living
 
