@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from db.models import Alert, AlertEvent, AlertEventKind
-from db.session import CONNECT_TIMEOUT_S, DatabaseUnavailable, engine_url
+from db.session import CONNECT_TIMEOUT_S, KEEPALIVE, DatabaseUnavailable, engine_url
 from smearwatch.rules import Level
 
 CHANNEL = "smearwatch_alerts"  # the insert trigger on `alerts` notifies it
@@ -172,7 +172,9 @@ def listen(url: str, wait_seconds: float) -> Iterator[bool]:
     """
     dsn = engine_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     try:
-        with psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+        with psycopg.connect(
+            dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, **KEEPALIVE
+        ) as connection:
             connection.execute(f"LISTEN {CHANNEL}")
             while True:
                 yield _is_our_turn(connection)

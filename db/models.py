@@ -308,5 +308,6 @@ class Process(Base):
     host: Mapped[str] = mapped_column(primary_key=True)
     pid: Mapped[int] = mapped_column(primary_key=True)
     detail: Mapped[str | None]
+    problem: Mapped[str | None]  # what it cannot do at present, and says so in `status`
     started_at: Mapped[Now]
     seen_at: Mapped[Now]

@@ -53,6 +53,11 @@ class Status:
             f"{process['name']} on {process['host']} is silent for {process['silent_s']:.0f} s"
             for process in self.silent
         ]
+        found += [
+            f"{process['name']} on {process['host']}: {process['problem']}"
+            for process in self.processes
+            if process["problem"]
+        ]
         return found
 
     @property
@@ -80,8 +85,8 @@ def status(connection: Connection) -> Status:
         alerts={state: count for state, count in counts.items() if count},
         processes=_rows(
             connection,
-            "SELECT name, host, pid, detail, started_at, seen_at, silent_seconds AS silent_s "
-            "FROM reporting.processes ORDER BY name, host, pid",
+            "SELECT name, host, pid, detail, problem, started_at, seen_at, "
+            "silent_seconds AS silent_s FROM reporting.processes ORDER BY name, host, pid",
         ),
     )
 

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 __all__ = ["Connection", "DatabaseUnavailable", "Engine", "connect", "transaction"]
 
 STATEMENT_TIMEOUT_MS = 60_000
 LOCK_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT_S = 5
-# SQLSTATE: connection, resources, operator intervention, rolled back by a conflict, lock time-out
-_PASSING = ("08", "53", "57", "40", "55P03")
+# A peer that vanished without a word (power cut, firewall) is noticed within about 25 s.
+KEEPALIVE: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+# SQLSTATE: connection, resources, operator intervention, rolled back by a conflict, lock time-out,
+# idle in transaction, standby that cannot write
+_PASSING = ("08", "53", "57", "40", "55P03", "25P03", "25006")
 
 
 class DatabaseUnavailable(Exception):
@@ -45,6 +56,7 @@ def connect(url: str, *, application: str = "smearwatch", pool_size: int = 2) ->
         max_overflow=2,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
+            **KEEPALIVE,
             "application_name": application,
             "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} "
             f"-c lock_timeout={LOCK_TIMEOUT_MS} "
@@ -63,14 +75,21 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             yield connection
+    except PoolTimeout as error:
+        raise DatabaseUnavailable("every connection of this process is in use") from error
     except DBAPIError as error:
-        if error.connection_invalidated or _is_worth_another_try(error):
+        if error.connection_invalidated or _is_passing(error.orig):
             raise DatabaseUnavailable(str(error.orig).strip() or type(error).__name__) from error
+        raise
+    except psycopg.Error as error:  # COPY speaks to the driver itself
+        if _is_passing(error):
+            raise DatabaseUnavailable(str(error).strip() or type(error).__name__) from error
         raise
 
 
-def _is_worth_another_try(error: DBAPIError) -> bool:
+def _is_passing(error: BaseException | None) -> bool:
     """Lost or refused connections, a server that shuts down or is full, lock time-outs."""
-    state = getattr(error.orig, "sqlstate", None)
-    connection_class = isinstance(error, OperationalError | InterfaceError)
-    return connection_class and (state is None or state.startswith(_PASSING))
+    state = getattr(error, "sqlstate", None)
+    if state is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return bool(state.startswith(_PASSING))

@@ -1,7 +1,7 @@
 r"""The slide's state machine: each transition is one function and one `UPDATE ... WHERE state`.
 
     discovered -> ready -> queued -> running -> analysed | inadequate | failed
-         |  \-> duplicate            |  ^-- lease ran out: queued again
+         |  \-> duplicate            |  ^-- lease ran out, share away, worker ends: queued again
          \-> failed (never settled, no images)       failed -> ready (retry)
 
 Every function takes an open connection; the caller's transaction decides when it is true. Each
@@ -209,9 +209,15 @@ def rejudge(connection: Connection, slide_id: int, state: State, rules_version: 
     return changed
 
 
-def fail(connection: Connection, held: Claim, failure: Failure) -> bool:
-    """RUNNING -> FAILED, with what to do about it."""
-    return _change(connection, _held(held), **_failed(failure), **_NO_LEASE)
+def fail(
+    connection: Connection, held: Claim, failure: Failure, *, look_again: bool = False
+) -> bool:
+    """RUNNING -> FAILED, with what to do about it.
+
+    With `look_again` the next scan looks at the folder anew and takes it up if it can be read.
+    """
+    forgotten = {"contents": None} if look_again else {}
+    return _change(connection, _held(held), **_failed(failure), **_NO_LEASE, **forgotten)
 
 
 def fail_discovered(
@@ -230,6 +236,18 @@ def remember_contents(connection: Connection, slide_id: int, contents: str | Non
 def give_back(connection: Connection, held: Claim) -> bool:
     """RUNNING -> DISCOVERED: the folder changed while it was read, so it was not finished."""
     return _change(connection, _held(held), state=State.DISCOVERED, fingerprint=None, **_NO_LEASE)
+
+
+def requeue(connection: Connection, held: Claim) -> bool:
+    """RUNNING -> QUEUED through no fault of the slide's: the attempt does not count."""
+    return _change(
+        connection,
+        _held(held),
+        state=State.QUEUED,
+        queued_at=func.now(),
+        attempts=Slide.attempts - 1,
+        **_NO_LEASE,
+    )
 
 
 def retry(connection: Connection, slide_id: int) -> State | None:
@@ -255,7 +273,16 @@ def retry(connection: Connection, slide_id: int) -> State | None:
 
 
 def expire_leases(connection: Connection) -> tuple[list[int], list[int]]:
-    """RUNNING with a lease run out -> QUEUED; after MAX_ATTEMPTS -> FAILED. Returns both lists."""
+    """RUNNING with a lease run out -> QUEUED; after MAX_ATTEMPTS -> FAILED. Returns both lists.
+
+    A lease that ends later than any lease can was given before the clock was set back: from now
+    on it lasts as long as a new one.
+    """
+    _change(
+        connection,
+        _OPEN & (Slide.state == State.RUNNING) & (Slide.lease_until > func.now() + LEASE),
+        lease_until=func.now() + LEASE,
+    )
     expired = _OPEN & (Slide.state == State.RUNNING) & (Slide.lease_until < func.now())
     worn_out = Failure(
         "worker_died",
@@ -280,8 +307,12 @@ def expire_leases(connection: Connection) -> tuple[list[int], list[int]]:
 def to_send(
     connection: Connection, in_broker: Collection[int], grace: timedelta
 ) -> list[tuple[int, Priority]]:
-    """Slides that should be in Redis and are not: READY ones, and QUEUED ones that it lost."""
-    lost = (Slide.state == State.QUEUED) & (Slide.queued_at < func.now() - grace)
+    """Slides that should be in Redis and are not: READY ones, and QUEUED ones that it lost.
+
+    Queued in the future means that the clock was set back: sent rather once more than never.
+    """
+    just_queued = Slide.queued_at.between(func.now() - grace, func.now())
+    lost = (Slide.state == State.QUEUED) & ~just_queued
     rows = connection.execute(
         select(Slide.id, Slide.priority)
         .where(_OPEN & ((Slide.state == State.READY) | lost))

@@ -1,6 +1,6 @@
-"""Watching the sources: a periodic scan is the truth, file-system events only make it sooner.
+"""Watching one source: a periodic scan of its folders, which is the truth.
 
-    folder seen -> slides row `discovered` -> settled -> fingerprint -> `ready` -> sent
+    folder seen -> slides row `discovered` -> settled -> fingerprint -> `ready`
 
 The share is only ever read. Whatever is wrong with one folder ends in that slide's row, with a
 code and a remedy, and the scan goes on.
@@ -9,28 +9,22 @@ code and a remedy, and the scan goes on.
 from __future__ import annotations
 
 import os
-import socket
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
 import structlog
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
 
-from db import processes, slides
+from db import slides
 from db.models import Priority, State
-from db.session import DatabaseUnavailable, Engine, transaction
+from db.session import Engine, transaction
 from ingest.settling import FinishedWhen, Settling, Snapshot, Verdict
 from smearwatch import export
 from smearwatch.export import CellFile, ExportError
 from smearwatch.settings import Source
 
-SWEEP_SECONDS = 2.0
 FINAL_SLIDES_EVERY = 30  # scans; a finished slide's folder is looked at again this seldom
 log = structlog.get_logger()
 
@@ -45,6 +39,7 @@ class SourceWatch:
     settling: Settling = field(init=False)
     scans: int = 0
     reachable: bool = True
+    moved: float = 0.0  # when the scan under way last got one folder further; else 0
 
     def __post_init__(self) -> None:
         self.settling = Settling(
@@ -56,25 +51,41 @@ class SourceWatch:
         )
 
     def scan(self, now: float) -> int:
-        """Look at every folder once. Returns how many are still settling.
+        """Look at every folder once. Returns how many are not dealt with; all, of a share away.
 
         Raises:
             DatabaseUnavailable: nothing is lost; the next scan sees the same folders.
         """
-        if not self._is_reachable():
-            return 0
+        self.moved = time.monotonic()
+        try:
+            return self._scan(now) if self._is_reachable() else 1
+        finally:
+            self.moved = 0.0
+
+    def _scan(self, now: float) -> int:
         with transaction(self.database) as connection:
             known = slides.newest(connection, self.name)
         seen: set[str] = set()
-        settling = 0
+        waiting = 0
         for folder in export.find_slides(self.source.path):
             path = self._path(folder)
             seen.add(path)
-            settling += self._look(folder, path, known.get(path), now) is Verdict.SETTLING
-        if self._is_reachable():  # a share that went away took no slide with it
-            self._miss(known, seen)
+            waiting += not self._is_dealt_with(folder, path, known.get(path), now)
+            self.moved = time.monotonic()
+        if not self._is_reachable():  # a share that went away took no slide with it
+            return waiting + 1
+        self._miss(known, seen)
         self.scans += 1
-        return settling
+        return waiting
+
+    def _is_dealt_with(
+        self, folder: Path, path: str, known: slides.Known | None, now: float
+    ) -> bool:
+        try:
+            return self._look(folder, path, known, now) is not Verdict.SETTLING
+        except OSError as error:  # a share that comes and goes: the next scan looks again
+            log.warning("folder.not_read", source=self.name, error=error.strerror)
+            return False
 
     def _is_reachable(self) -> bool:
         try:
@@ -103,6 +114,8 @@ class SourceWatch:
         try:
             cells = self._cells(folder)
         except ExportError as error:
+            if error.code == "vanished" and known is None:
+                return None  # between two looks: renamed, or somebody's passing folder
             failure = slides.Failure(error.code, str(error), error.remedy)
             self._fail(known or self._discover(folder, path), failure, None)
             return None
@@ -209,68 +222,3 @@ _VANISHED = slides.Failure(
     "the folder was removed before it was finished",
     "export the slide again; once the folder is back it is taken up again",
 )
-
-
-class Hint(FileSystemEventHandler):
-    """Any event means only: scan soon."""
-
-    def __init__(self, wake: threading.Event) -> None:
-        self._wake = wake
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        """Wake the loop, except for the reading that the loop itself causes."""
-        if event.event_type not in {"opened", "closed_no_write"}:
-            self._wake.set()
-
-
-def watch(
-    sources: Mapping[str, Source],
-    database: Engine,
-    sweep: Callable[[], object],
-    stop: threading.Event,
-    *,
-    once: bool = False,
-) -> None:
-    """Scan, sweep and beat until `stop` is set; with `once`, until every folder has settled."""
-    watches = [SourceWatch(name, source, database) for name, source in sources.items()]
-    wake = threading.Event()
-    observer = _observe(sources, wake)
-    next_scan = 0.0
-    try:
-        while not stop.is_set():
-            settling: int | None = None
-            try:
-                if time.monotonic() >= next_scan or wake.is_set():
-                    wake.clear()
-                    settling = sum(watch.scan(time.monotonic()) for watch in watches)
-                    seconds = min((source.scan_seconds for source in sources.values()), default=60)
-                    next_scan = time.monotonic() + seconds
-                sweep()
-                _beat(database, watches)
-                if once and settling == 0:
-                    return
-            except DatabaseUnavailable as error:
-                log.warning("database.unavailable", error=str(error))
-            stop.wait(SWEEP_SECONDS)
-    finally:
-        observer.stop()
-
-
-def _observe(sources: Mapping[str, Source], wake: threading.Event) -> BaseObserver:
-    observer = Observer()
-    for name, source in sources.items():
-        if source.poll:
-            continue
-        try:
-            observer.schedule(Hint(wake), str(source.path), recursive=True)
-        except OSError as error:
-            log.warning("source.no_events", source=name, error=error.strerror)
-    observer.start()
-    return observer
-
-
-def _beat(database: Engine, watches: Sequence[SourceWatch]) -> None:
-    lost = [watch.name for watch in watches if not watch.reachable]
-    detail = f"sources unreachable: {', '.join(lost)}" if lost else f"{len(watches)} sources"
-    with transaction(database) as connection:
-        processes.beat(connection, "ingest", socket.gethostname(), os.getpid(), detail)

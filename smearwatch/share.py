@@ -23,6 +23,15 @@ def beneath(root: Path, path: str) -> Path | None:
     return None if any(step.is_symlink() for step in steps) else root / relative
 
 
+def answers(root: Path) -> bool:
+    """True while the share is there: one that is not mounted fails, or is an empty folder."""
+    try:
+        with os.scandir(root) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a file of the share for reading, and nothing that could lead away or hold us.
 

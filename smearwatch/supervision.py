@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ from smearwatch.settings import Settings
 from worker import app as celery
 from worker import dispatch
 
-GRACE_SECONDS = 30.0  # for a worker to finish its slide
+GRACE_SECONDS = 10.0  # beyond a worker's time to finish its slide
 RESTART_SECONDS = 2.0
 log = structlog.get_logger()
 
@@ -74,16 +75,35 @@ def run(settings: Settings, *, once: bool = False, stop: threading.Event | None 
     stop = stop or stop_on_signals()
     with services.running(settings, broker=True) as found:
         engine = connect(found.database(), application="smearwatch-up")
-        migrate.upgrade(engine)
+        broker = celery.app_from(found)
+
+        def sweep() -> int | None:
+            return dispatch.sweep(engine, broker)
+
+        if not _migrate(engine, stop):
+            return 0
         with _parts(found, once=once) as parts, _view(engine) as refresh:
             while not stop.is_set():
                 ingesting = _supervise(parts, once=once)
-                if once and not ingesting and _is_done(engine, found):
+                if once and not ingesting and _is_done(engine, sweep):
                     break
                 refresh()
                 stop.wait(1.0)
         engine.dispose()
     return 0
+
+
+def _migrate(engine: Engine, stop: threading.Event) -> bool:
+    """Migrate as soon as PostgreSQL answers; False if told to stop before."""
+    while not stop.is_set():
+        try:
+            migrate.upgrade(engine)
+        except DatabaseUnavailable as error:
+            log.warning("database.unavailable", error=str(error))
+            stop.wait(RESTART_SECONDS)
+        else:
+            return True
+    return False
 
 
 def _supervise(parts: Sequence[Part], *, once: bool) -> bool:
@@ -97,10 +117,10 @@ def _supervise(parts: Sequence[Part], *, once: bool) -> bool:
     return ingesting
 
 
-def _is_done(engine: Engine, settings: Settings) -> bool:
+def _is_done(engine: Engine, sweep: Callable[[], object]) -> bool:
     """Nothing waits any more; sweeps meanwhile, since the ingester has left."""
     try:
-        dispatch.sweep(engine, celery.app_from(settings))
+        sweep()
         with transaction(engine) as connection:
             return slides.open_slides(connection) == 0
     except DatabaseUnavailable as error:
@@ -130,21 +150,21 @@ def _parts(settings: Settings, *, once: bool) -> Iterator[list[Part]]:
     try:
         yield parts
     finally:
-        _end(parts)
+        _end(parts, settings.finish_seconds + GRACE_SECONDS)
         if output:
             output.close()
 
 
-def _end(parts: Sequence[Part]) -> None:
+def _end(parts: Sequence[Part], seconds: float) -> None:
     running = [part.process for part in parts if part.restarts >= 0]
     for process in running:
         process.terminate()
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + seconds
     for process in running:
         try:
             process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # a worker's child would outlive its parent
 
 
 @contextmanager

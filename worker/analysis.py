@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 import structlog
 
 from db import results, slides
 from db.models import State
-from db.session import Engine, transaction
+from db.session import DatabaseUnavailable, Engine, transaction
 from ensemble.bundle import Bundle
 from ensemble.classification import classify
 from ensemble.engines import Engine as InferenceEngine
-from smearwatch import export, share
+from smearwatch import export, failpoints
 from smearwatch.correction import ErrorRates
 from smearwatch.differential import Cell, Differential
 from smearwatch.export import CellFile, ExportError
 from smearwatch.rules import Assessment, Level, Thresholds, assess
 from smearwatch.settings import Settings
 from worker.lease import Lease, LeaseLost
+from worker.shares import ShareAway, Shares
 
+PAUSE_SECONDS = 2.0  # before what was not to be had is tried again
 log = structlog.get_logger()
+
+
+class WorkerEnds(Exception):
+    """There is no time left for this slide: another worker takes it."""
 
 
 @dataclass(frozen=True)
@@ -35,57 +43,101 @@ class Analyst:
     engine: InferenceEngine
     thresholds: Thresholds
     errors: ErrorRates
+    is_ending: Callable[[], bool] = lambda: False  # this worker was told to stop, a while ago
+
+    @cached_property
+    def shares(self) -> Shares:
+        """Where the slides lie."""
+        return Shares(self.settings.sources)
 
     def analyse(self, slide_id: int) -> None:
         """Judge a slide if it waits to be judged; a message about any other slide does nothing."""
-        with transaction(self.database) as connection:
-            held = slides.claim(connection, slide_id, uuid.uuid4().hex)
-        if held is None:
-            log.info("slide.not_to_be_had", slide=slide_id)
-            return
-        log.info("slide.claimed", slide=slide_id, attempt=held.attempts)
+        try:
+            with transaction(self.database) as connection:
+                held = slides.claim(connection, slide_id, uuid.uuid4().hex)
+            if held is None:
+                log.info("slide.not_to_be_had", slide=slide_id)
+                return
+            failpoints.reach("slide.claimed")
+            log.info("slide.claimed", slide=slide_id, attempt=held.attempts)
+            self._analyse(held)
+        except DatabaseUnavailable as error:  # the sweep sends the slide again
+            log.warning("database.unavailable", slide=slide_id, error=str(error))
+            time.sleep(PAUSE_SECONDS)
+
+    def _analyse(self, held: slides.Claim) -> None:
         try:
             with Lease(self.database, held) as lease:
                 self._judge(held, lease)
         except LeaseLost:
-            log.warning("slide.lease_lost", slide=slide_id)
+            log.warning("slide.lease_lost", slide=held.slide_id)
+        except (ShareAway, WorkerEnds) as reason:
+            with transaction(self.database) as connection:
+                slides.requeue(connection, held)
+            log.warning("slide.put_back", slide=held.slide_id, why=type(reason).__name__)
+            time.sleep(PAUSE_SECONDS)
         except ExportError as error:
-            self._fail(held, slides.Failure(error.code, str(error), error.remedy))
+            failure = slides.Failure(error.code, str(error), error.remedy)
+            self._fail(held, failure, look_again=True)
+        except DatabaseUnavailable:
+            raise
         except Exception as error:
-            log.exception("slide.broke", slide=slide_id)
+            log.exception("slide.broke", slide=held.slide_id)
             if held.attempts >= slides.MAX_ATTEMPTS:
                 self._fail(held, _internal(error))
             raise
 
     def _judge(self, held: slides.Claim, lease: Lease) -> None:
-        files = export.list_cells(self._folder(held))
+        try:
+            files = export.list_cells(self.shares.folder(held.source, held.path))
+        except ExportError:
+            self.shares.require(held.source)
+            raise
         cascade = self.bundle.cascade if self.settings.cascade else None
-        cells = classify(files, self.bundle, self.engine, lease.check, cascade=cascade)
+        cells = classify(
+            files, self.bundle, self.engine, lambda _done: self._go_on(lease), cascade=cascade
+        )
         if fingerprint(files, cells) != held.fingerprint:
-            with transaction(self.database) as connection:
-                slides.give_back(connection, held)
-            log.warning("slide.changed_while_read", slide=held.slide_id)
+            self.shares.require(held.source)
+            self._give_back(held, files, cells)
             return
         assessment = assess(Differential.of(cells), self.thresholds, self.errors)
-        self._write(held, cells, assessment)
+        self._write_when_possible(held, lease, cells, assessment)
 
-    def _folder(self, held: slides.Claim) -> Path:
-        """The slide's folder: from the database, and only under a configured source."""
-        source = self.settings.sources.get(held.source)
-        if source is None:
+    def _go_on(self, lease: Lease) -> None:
+        """Between batches: is the slide still ours, and are we still to work on it?"""
+        failpoints.reach("slide.batch")
+        lease.check()
+        if self.is_ending():
+            raise WorkerEnds
+
+    def _give_back(self, held: slides.Claim, files: list[CellFile], cells: list[Cell]) -> None:
+        """What was read is not what was finished: it changed, or cannot be read from here."""
+        pairs = zip(files, cells, strict=True)
+        unread = sum(file.regular and not cell.sha256 for file, cell in pairs)
+        if unread:
             raise ExportError(
-                "unknown_source",
-                f"this worker knows no source {held.source!r}",
-                "give the worker the same SMEARWATCH_SOURCES as the ingester",
+                "unreadable",
+                f"{unread} images could not be read",
+                "look at the file server; the folder is taken up again once it can be read",
             )
-        folder = share.beneath(source.path, held.path)
-        if folder is None:
-            raise ExportError(
-                "outside_share",
-                "the slide's folder is, or lies behind, a link or `..`",
-                "put the folder itself into the share, then `smearwatch retry ID`",
-            )
-        return folder
+        with transaction(self.database) as connection:
+            slides.give_back(connection, held)
+        log.warning("slide.changed_while_read", slide=held.slide_id)
+
+    def _write_when_possible(
+        self, held: slides.Claim, lease: Lease, cells: list[Cell], assessment: Assessment
+    ) -> None:
+        """Keep what was worked out while PostgreSQL is away, as long as the slide is ours."""
+        while True:
+            try:
+                self._write(held, cells, assessment)
+            except DatabaseUnavailable as error:
+                log.warning("database.unavailable", slide=held.slide_id, error=str(error))
+            else:
+                return
+            time.sleep(PAUSE_SECONDS)
+            self._go_on(lease)
 
     def _write(self, held: slides.Claim, cells: list[Cell], assessment: Assessment) -> None:
         state = State.INADEQUATE if assessment.level is Level.INADEQUATE else State.ANALYSED
@@ -95,13 +147,17 @@ class Analyst:
                 raise LeaseLost
             results.write_cells(connection, held.slide_id, cells)
             alert = results.write_assessment(connection, held.slide_id, model, assessment)
+            failpoints.reach("slide.before_commit")
+        failpoints.reach("slide.committed")
         log.info("slide.analysed", slide=held.slide_id, level=assessment.level, cells=len(cells))
         if alert is not None:
             log.warning("alert.raised", slide=held.slide_id, alert=alert)
 
-    def _fail(self, held: slides.Claim, failure: slides.Failure) -> None:
+    def _fail(
+        self, held: slides.Claim, failure: slides.Failure, *, look_again: bool = False
+    ) -> None:
         with transaction(self.database) as connection:
-            slides.fail(connection, held, failure)
+            slides.fail(connection, held, failure, look_again=look_again)
         log.error("slide.failed", slide=held.slide_id, code=failure.code)
 
 

@@ -34,6 +34,8 @@ def make_app(broker_url: str) -> Celery:
         worker_enable_remote_control=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # READONLY and OOM pass; the worker waits for that
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # PostgreSQL holds the slide
         broker_transport_options={
             "visibility_timeout": VISIBILITY_TIMEOUT_S,
             "queue_order_strategy": "priority",  # stat is emptied before routine
@@ -41,6 +43,7 @@ def make_app(broker_url: str) -> Celery:
             "unacked_restore_throttle": 1,
             "socket_timeout": 30,
             "socket_connect_timeout": 5,
+            "socket_keepalive": True,
         },
     )
     return app

@@ -6,8 +6,6 @@ for another's dead mail server.
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -19,6 +17,7 @@ from db import alerts, processes
 from db.alerts import OpenAlert
 from db.models import AlertEventKind
 from db.session import DatabaseUnavailable, Engine, transaction
+from smearwatch import failpoints
 from smearwatch.on_call import OnCall
 from smearwatch.settings import Source
 from worker import channels, message
@@ -48,6 +47,7 @@ class Deliverer:
                 try:
                     for our_turn in alerts.listen(url, POLL_SECONDS):
                         if stop.is_set():
+                            self._leave()
                             return
                         self._beat(our_turn=our_turn)
                         if our_turn:
@@ -59,7 +59,11 @@ class Deliverer:
     def _beat(self, *, our_turn: bool) -> None:
         detail = "delivering" if our_turn else "standing by"
         with transaction(self.database) as connection:
-            processes.beat(connection, "deliver", socket.gethostname(), os.getpid(), detail)
+            processes.beat(connection, "deliver", detail)
+
+    def _leave(self) -> None:
+        with transaction(self.database) as connection:
+            processes.leave(connection, "deliver")
 
     def deliver_due(self) -> int:
         """Send every notice that is due now, and wait. Returns how many arrived."""
@@ -98,9 +102,11 @@ class Deliverer:
             if notice.escalation:
                 alerts.escalate(connection, alert.id, recipient.name)
         problem = self._send(alert, notice)
+        failpoints.reach("delivery.sent")
         kind = AlertEventKind.DELIVERY_FAILED if problem else AlertEventKind.DELIVERED
         with transaction(self.database) as connection:
             alerts.record(connection, alert.id, kind, recipient.name, problem)
+        failpoints.reach("delivery.recorded")
         if problem:
             log.error("alert.delivery_failed", alert=alert.id, attempt=notice.attempt)
         else:
@@ -109,11 +115,13 @@ class Deliverer:
 
     def _send(self, alert: OpenAlert, notice: Notice) -> str | None:
         """Hand over one notice; None if it went well, else what went wrong."""
-        whole = message.compose(alert, notice, self._sheet(alert))
         try:
+            whole = message.compose(alert, notice, self._sheet(alert))
             channels.send(whole, notice.recipient, self.on_call)
         except channels.NotDelivered as error:
             return str(error)
+        except DatabaseUnavailable:
+            raise
         except Exception as error:  # an alert is tried again, whatever broke
             log.exception("alert.channel_broke", alert=alert.id)
             return type(error).__name__

@@ -18,14 +18,17 @@ from redis.exceptions import RedisError
 from db import slides
 from db.models import Priority
 from db.session import Engine, transaction
+from smearwatch import failpoints
 from worker.app import TASK
 
 GRACE = timedelta(seconds=3)  # between a commit and its message's arrival in Redis
 log = structlog.get_logger()
 
 
-def sweep(database: Engine, app: Celery) -> int:
+def sweep(database: Engine, app: Celery) -> int | None:
     """Send every slide that should be waiting in Redis and is not. Returns how many were sent.
+
+    None where Redis would not take them: away, read-only or full. The next sweep tries again.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is away; the next sweep tries again.
@@ -39,8 +42,8 @@ def sweep(database: Engine, app: Celery) -> int:
     try:
         return _send_missing(database, app)
     except (OperationalError, RedisError, OSError) as error:
-        log.warning("broker.unavailable", error=type(error).__name__)
-        return 0
+        log.warning("broker.unavailable", error=f"{type(error).__name__}: {error}"[:200])
+        return None
 
 
 def _send_missing(database: Engine, app: Celery) -> int:
@@ -56,6 +59,7 @@ def send(database: Engine, app: Celery, slide_id: int, priority: Priority) -> No
     """Mark a slide queued, commit, then put its id on its queue."""
     with transaction(database) as connection:
         slides.queue(connection, slide_id)
+    failpoints.reach("dispatch.committed")
     app.send_task(TASK, args=[slide_id], queue=priority.value, retry=False)
     log.info("slide.queued", slide=slide_id, queue=priority.value)
 

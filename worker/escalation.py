@@ -3,6 +3,8 @@
 The first person on call is told at once. Whoever was told is told again every `repeat_minutes`
 until somebody acknowledges. After `escalate_minutes` without that, the next person is told too;
 one who cannot be reached hands the turn on at once. Nobody drops out.
+
+A time in the future means that the clock was set back since: rather told once more than not.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ class Notice:
 
 def due(alert: OpenAlert, on_call: OnCall, now: datetime) -> Iterator[Notice]:
     """The notices that are due now."""
-    waiting = alert.raised_at
+    waiting = min(now, alert.raised_at, *(event.at for event in alert.events))
     for rank, recipient in enumerate(on_call.on_call):
         if now < waiting:
             return
         attempts = [event for event in alert.events if _is_attempt(event, recipient)]
         failures = _failures_in_a_row(attempts)
-        if not attempts or now >= _next_attempt(attempts[-1], failures, on_call):
+        if not attempts or _is_time(now, attempts[-1], failures, on_call):
             told = sum(event.kind is AlertEventKind.DELIVERED for event in attempts)
             yield Notice(recipient, told + 1, failures + 1, escalation=rank > 0)
         if failures < UNREACHABLE_AFTER:
@@ -56,6 +58,10 @@ def _failures_in_a_row(attempts: Sequence[Event]) -> int:
             break
         failures += 1
     return failures
+
+
+def _is_time(now: datetime, last: Event, failures: int, on_call: OnCall) -> bool:
+    return now < last.at or now >= _next_attempt(last, failures, on_call)
 
 
 def _next_attempt(last: Event, failures: int, on_call: OnCall) -> datetime:

@@ -11,6 +11,7 @@ import structlog
 from db import slides
 from db.session import DatabaseUnavailable, Engine, transaction
 
+RENEW_SECONDS = slides.LEASE.total_seconds() / 4
 log = structlog.get_logger()
 
 
@@ -49,7 +50,7 @@ class Lease:
             raise LeaseLost
 
     def _renew(self) -> None:
-        while not self._over.wait(slides.LEASE.total_seconds() / 4):
+        while not self._over.wait(RENEW_SECONDS):
             try:
                 with transaction(self._engine) as connection:
                     held = slides.renew(connection, self._held)

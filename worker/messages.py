@@ -16,6 +16,8 @@ from kombu import Message
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.transport import TRANSPORT_ALIASES, redis
 
+from worker.acknowledgement import QoS
+
 LARGEST_ID = 2**63 - 1  # PostgreSQL's bigint
 log = structlog.get_logger()
 
@@ -49,6 +51,8 @@ def is_ours(message: Message) -> bool:
 
 class Channel(redis.Channel):  # type: ignore[misc]
     """Takes from a queue what is a message at all; Celery's parent process ends on the rest."""
+
+    QoS = QoS
 
     def _brpop_read(self, **options: object) -> object:
         try:

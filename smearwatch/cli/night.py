@@ -75,7 +75,7 @@ def ingest(
 ) -> None:
     """Watch the sources and queue each finished slide."""
     from db.session import connect
-    from ingest import watching
+    from ingest import service
     from smearwatch import services
     from worker import app as celery
     from worker import dispatch
@@ -83,8 +83,9 @@ def ingest(
     settings = with_sources(configured(), exports, quiet_seconds, poll=poll)
     stop = stop_on_signals()
     with services.running(settings, broker=True) as found:
-        engine, broker = connect(found.database()), celery.app_from(found)
-        watching.watch(
+        engine = connect(found.database(), pool_size=len(found.sources) + 1)
+        broker = celery.app_from(found)
+        service.watch(
             found.sources, engine, lambda: dispatch.sweep(engine, broker), stop, once=once
         )
 

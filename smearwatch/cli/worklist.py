@@ -45,7 +45,8 @@ def status(as_json: AsJson = False) -> None:
         print_json({**asdict(now), "concerns": now.concerns, "disclaimer": DISCLAIMER})
     else:
         _print_status(now.slides, now.levels, now.alerts, now.oldest_waiting_s)
-        print_table(now.processes, ("name", "host", "pid", "detail", "seen_at"), "Processes")
+        columns = ("name", "host", "pid", "detail", "problem", "seen_at")
+        print_table(now.processes, columns, "Processes")
         for concern in now.concerns:
             typer.secho(f"! {concern}", fg="red")
     if now.concerns:

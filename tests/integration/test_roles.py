@@ -44,7 +44,7 @@ def test_service_does_a_slides_whole_way(service: Engine, share: Path) -> None:
     """Discover, claim, judge, alert, acknowledge, read: all of it as the services' group."""
     judged_slide(service, share, "PHANTOM-1", neutrophil=50, myeloblast=50)
     with transaction(service) as connection:
-        processes.beat(connection, "worker", "host", 1)
+        processes.beat(connection, "worker", "")
         alerts.acknowledge(connection, 1, "Dr Ott", None)
         assert reading.status(connection).alerts == {"acknowledged": 1}
         assert reading.slides(connection)[0]["level"] == "urgent"

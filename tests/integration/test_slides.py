@@ -170,3 +170,39 @@ def test_folder_that_changed_while_read_settles_again(database: Engine) -> None:
     with transaction(database) as connection:
         assert slides.give_back(connection, held)
         assert slides.mark_ready(connection, held.slide_id, finished("whole")) is State.READY
+
+
+def shift(database: Engine, column: str, interval: str) -> None:
+    with transaction(database) as connection:
+        connection.execute(text(f"UPDATE slides SET {column} = {column} + interval '{interval}'"))
+
+
+def test_no_lease_outlives_its_limit(database: Engine) -> None:
+    """The clock was set back an hour: a dead worker's lease ends as soon as a new one would."""
+    claimed(database)
+    shift(database, "lease_until", "1 h")
+    with transaction(database) as connection:
+        slides.expire_leases(connection)
+        left = connection.scalar(text("SELECT lease_until - now() FROM slides"))
+    assert left is not None
+    assert left <= slides.LEASE
+
+
+def test_clock_set_back_loses_no_message(database: Engine) -> None:
+    """Queued in the future and not in Redis: sent now, not in an hour."""
+    slide_id = queued(database)
+    shift(database, "queued_at", "1 h")
+    with transaction(database) as connection:
+        waiting = slides.to_send(connection, set(), timedelta(seconds=3))
+    assert waiting == [(slide_id, Priority.ROUTINE)]
+
+
+def test_slide_put_back_keeps_its_attempts(database: Engine) -> None:
+    """A share away or a worker that ends is not the slide's fault: it may be tried as often."""
+    held = claimed(database)
+    with transaction(database) as connection:
+        assert slides.requeue(connection, held)
+        assert not slides.requeue(connection, held)
+        again = slides.claim(connection, held.slide_id, "w2")
+    assert again is not None
+    assert again.attempts == held.attempts

@@ -103,3 +103,12 @@ def test_one_notice_a_person(events: list[Event], minutes: float) -> None:
     """Nobody gets two messages at the same moment, and the order of duty is kept."""
     found = names(minutes, *events)
     assert found == [name for name in ("first", "second", "third") if name in found]
+
+
+def test_clock_set_back_silences_nobody() -> None:
+    """Raised, told or failed in the future: told now, told again, and the next one in his turn."""
+    assert names(-60) == ["first"]
+    assert names(-60, failed("first", 0)) == ["first"]
+    assert names(-60, told("first", 0)) == ["first"]
+    assert names(-59, told("first", 0), told("first", -60)) == []
+    assert "second" in names(-45, told("first", 0), told("first", -60))
