@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SMEARWATCH_SAMPLE_DATA ?= $(wildcard ../shared/data)
 export SMEARWATCH_SAMPLE_DATA
 
-.PHONY: demo test lint figures requirements clean
+.PHONY: demo test lint figures chaos longrun requirements clean
 
 demo: $(VENV)/run.done
 	$(BIN)/smearwatch demo $(if $(EXPORTS),--exports "$(EXPORTS)")
@@ -19,6 +19,17 @@ lint: $(VENV)/test.done
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Random kills of processes and servers; a thousand take about an hour and a half.
+KILLS ?= 1000
+SEED ?= 1
+chaos: $(VENV)/test.done
+	$(BIN)/python -m tests.fault.chaos --kills $(KILLS) --seed $(SEED)
+
+# Slides in a row, and what the processes hold meanwhile: printed, and drawn into longrun.svg.
+SLIDES ?= 1000
+longrun: $(VENV)/test.done
+	$(BIN)/python -m tests.fault.longrun --slides $(SLIDES)
 
 # After another bundle or other rules: what they mean, for docs/verdicts.md.
 figures: $(VENV)/test.done

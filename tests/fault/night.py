@@ -8,7 +8,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +100,16 @@ class Night:
         """Let the process go that is held at a failpoint."""
         (self.points / f"{point}.held").unlink()
 
-    def drop(self, kind: str = "healthy") -> str:
-        """Export one more slide; its cells are those of every slide of its kind."""
+    def drop(
+        self, kind: str = "healthy", prepare: Callable[[Path], None] = lambda _folder: None
+    ) -> str:
+        """Export one more slide, `prepare`d; its cells are those of every slide of its kind."""
         name = f"PHANTOM-{len(self.dropped):04}-{kind}"
         folder = self.share.parent / name
         shutil.copytree(self._drawn / kind, folder)
         # No image, so no cell of the differential: it makes this slide another one than the last.
         (folder / "zz.jpg").write_text(name)
+        prepare(folder)
         folder.rename(self.share / name)
         self.dropped[name] = kind
         return name
@@ -235,10 +238,10 @@ _NEVER = {
         HAVING count(*) > 1""",
     "two alerts for one slide, model and rise": """
         SELECT barcode, count(*) FROM alerts a JOIN slides s ON s.id = a.slide_id
-        GROUP BY barcode, a.model_sha256, level HAVING count(*) > 1""",
+        GROUP BY barcode, a.model_sha256, level, apl_suspected HAVING count(*) > 1""",
     "an urgent verdict without its alert": """
-        SELECT slide_id FROM assessments v WHERE level = 'urgent'
-        AND NOT EXISTS (SELECT FROM alerts a WHERE a.slide_id = v.slide_id)""",
+        SELECT slide_id FROM assessments v JOIN slides s ON s.id = slide_id WHERE level = 'urgent'
+        AND barcode NOT IN (SELECT barcode FROM alerts a JOIN slides s ON s.id = a.slide_id)""",
     "an alert without an urgent verdict": """
         SELECT slide_id FROM alerts a WHERE NOT drill AND NOT EXISTS (
             SELECT FROM assessments v WHERE v.slide_id = a.slide_id AND v.level = 'urgent')""",
