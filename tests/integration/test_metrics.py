@@ -100,7 +100,7 @@ def waiting(database: Engine, name: str, since: str) -> None:
 
 def beat(database: Engine, part: str, ago: str) -> None:
     with transaction(database) as connection:
-        processes.beat(connection, part, "a-host", 1)
+        processes.beat(connection, part, "")
         seen = text("UPDATE processes SET seen_at = now() - CAST(:ago AS interval) WHERE name = :n")
         connection.execute(seen, {"ago": ago, "n": part})
 
@@ -167,7 +167,10 @@ def test_restarted_part_is_not_silent(database: Engine) -> None:
     """A part that died and came back under another number lives; one that did not is missed."""
     with transaction(database) as connection:
         for host, pid in (("restarted", 1), ("restarted", 2), ("gone", 1)):
-            processes.beat(connection, "worker", host, pid)
+            connection.execute(
+                text("INSERT INTO processes (name, host, pid) VALUES ('worker', :host, :pid)"),
+                {"host": host, "pid": pid},
+            )
         connection.execute(
             text("UPDATE processes SET seen_at = now() - interval '1 h' WHERE pid = 1")
         )
