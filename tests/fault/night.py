@@ -94,7 +94,7 @@ class Night:
 
     def wait_for(self, point: str) -> None:
         """Until a process has come to an armed failpoint."""
-        wait_until(lambda: not (self.points / point).exists(), 60, f"{point} is reached")
+        wait_until(lambda: not (self.points / point).exists(), 120, f"{point} is reached")
 
     def release(self, point: str) -> None:
         """Let the process go that is held at a failpoint."""
@@ -128,7 +128,7 @@ class Night:
         """True for a slide that has its verdict."""
         return self.state(name) in {"analysed", "inadequate"}
 
-    def wait_judged(self, *names: str, seconds: float = 90) -> float:
+    def wait_judged(self, *names: str, seconds: float = 180) -> float:
         """Until slides (all, if none is named) have their verdicts; returns after how long."""
         wanted = names or tuple(self.dropped)
         return wait_until(

@@ -55,6 +55,6 @@ def test_file_rewritten_while_it_is_read(night: Night) -> None:
     kept = first.read_bytes()
     shutil.copyfile(second, first)
     night.release("slide.claimed")
-    wait_until(lambda: night.state(name) == "discovered", 30, "it is given back")
+    wait_until(lambda: night.state(name) == "discovered", 90, "it is given back")
     first.write_bytes(kept)
     night.wait_judged(name)

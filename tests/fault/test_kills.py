@@ -27,7 +27,7 @@ def test_ingester_killed_between_commit_and_sending(night: Night) -> None:
     """The row says `queued`, Redis knows nothing: the next ingester sends it."""
     night.arm("dispatch.committed")
     name = night.drop()
-    wait_until(lambda: night.parts["ingest"].poll() is not None, 30, "the ingester is dead")
+    wait_until(lambda: night.parts["ingest"].poll() is not None, 90, "the ingester is dead")
     assert night.state(name) == "queued"
     assert night.keep_running() == ["ingest"]
     night.wait_judged(name)
@@ -38,7 +38,7 @@ def test_delivery_killed(night: Night, point: str, messages: int) -> None:
     """Sent and unrecorded: sent again under the same key. Recorded: not sent again."""
     night.arm(point)
     name = night.drop("leukaemia")
-    wait_until(lambda: night.parts["deliver"].poll() is not None, 60, "delivery is dead")
+    wait_until(lambda: night.parts["deliver"].poll() is not None, 120, "delivery is dead")
     assert night.keep_running() == ["deliver"]
     alert = f"SELECT a.key::text FROM alerts a JOIN slides s ON s.id = slide_id AND path = '{name}'"
     ((key,),) = night.servers.sql(alert)
@@ -46,7 +46,7 @@ def test_delivery_killed(night: Night, point: str, messages: int) -> None:
         "SELECT 1 FROM alert_events e JOIN alerts a ON a.id = alert_id "
         f"WHERE e.kind = 'delivered' AND a.key = '{key}'"
     )
-    wait_until(lambda: len(night.servers.sql(delivered)) == 1, 30, "it is recorded")
+    wait_until(lambda: len(night.servers.sql(delivered)) == 1, 90, "it is recorded")
     told = [message["key"] for message in night.told() if message["alert_key"] == key]
     assert len(told) == messages
     assert len(set(told)) == 1
@@ -59,7 +59,7 @@ def test_whole_worker_killed(night: Night) -> None:
     night.wait_for("slide.batch")
     first = night.parts.pop("worker")
     night.start("worker")
-    wait_until(lambda: len(night.servers.sql(_WORKERS)) == 2, 60, "the second is there")
+    wait_until(lambda: len(night.servers.sql(_WORKERS)) == 2, 150, "the second is there")
     kill_tree(first.pid)
     seconds = wait_until(lambda: night.slide(name)["attempts"] == 2, 60, "it is taken up")
     night.release("slide.batch")
@@ -109,7 +109,7 @@ def test_valkey_loses_everything(night: Night) -> None:
     running = night.drop()
     night.wait_for("slide.batch")
     waiting = night.drop("left-shift")
-    wait_until(lambda: night.state(waiting) == "queued", 30, "the second waits")
+    wait_until(lambda: night.state(waiting) == "queued", 90, "the second waits")
     night.servers.kill_valkey()
     night.release("slide.batch")
     night.wait_judged(running, waiting)

@@ -129,7 +129,7 @@ def test_files_turn_unreadable_while_a_slide_is_read(night: Night) -> None:
     folder, away = night.share / name, night.share.parent / "elsewhere"
     folder.rename(away)
     night.release("slide.claimed")
-    wait_until(lambda: night.state(name) == "failed", 30, "it is failed")
+    wait_until(lambda: night.state(name) == "failed", 90, "it is failed")
     assert night.slide(name)["remedy"]
     away.rename(folder)
     night.wait_judged(name)
@@ -174,13 +174,13 @@ def test_clock_jumps(night: Night, hours: int) -> None:
     running = night.drop()
     night.wait_for("slide.batch")
     waiting = night.drop("leukaemia")
-    wait_until(lambda: night.state(waiting) == "queued", 30, "the second waits")
+    wait_until(lambda: night.state(waiting) == "queued", 90, "the second waits")
     night.servers.redis.flushall()
     # What was written before the clock jumped by so many hours, as it looks afterwards.
     night.servers.shift_times(-hours)
     night.release("slide.batch")
-    night.wait_judged(running, waiting, seconds=40)
-    wait_until(lambda: told_of(night, waiting), 30, "the alert is delivered")
+    night.wait_judged(running, waiting, seconds=120)
+    wait_until(lambda: told_of(night, waiting), 90, "the alert is delivered")
 
 
 def told_of(night: Night, name: str) -> bool:
