@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 COMPONENTS = 128  # of the features, for the Mahalanobis distance
 NEIGHBOUR = 10
 PER_CLASS = 120  # training cells of each class that distances are measured from
-_SAME = {"erb": "erythroblast", "smu": "smudgecell", "gt": "giantthrombocyte", "pc": "plasmacell"}
+_SAME = {
+    "erb": "erythroblast",
+    "smu": "smudge cell",
+    "gt": "giant thrombocyte",
+    "pc": "plasma cell",
+}
 _FEW = 5  # cells of a kind, from which its own row means something
 
 
@@ -79,8 +84,8 @@ def _neighbour(features: NDArray[np.float32], known: NDArray[np.float32]) -> Sco
 
 def kind(cell: LabelledCell) -> str:
     """An outsider's name, the same for every spelling of the instrument's."""
-    letters = re.sub(r"[^a-z]", "", cell.export_class.lower())
-    return _SAME.get(letters, letters.removesuffix("s")) or "unnamed"
+    name = re.sub(r"[^a-z]+", " ", cell.export_class.lower()).strip()
+    return _SAME.get(name, name.removesuffix("s")) or "unnamed"
 
 
 def compare(cells: Sequence[LabelledCell], scored: dict[str, Scores]) -> list[dict[str, Any]]:

@@ -19,6 +19,8 @@ from ensemble.dataset import LabelledCell
 from ensemble.evaluation import bootstrap_of
 from ensemble.images import decode
 from ensemble.observation import Alteration, Observer
+from ensemble.statistics import Interval
+from smearwatch.differential import Share
 from smearwatch.taxonomy import CLASSES, CellClass
 
 if TYPE_CHECKING:
@@ -118,6 +120,9 @@ def _row(
 ) -> dict[str, Any]:
     if not cells:
         return {"cells": 0}
-    best = observer.predict(cells, alter).cell.argmax(axis=1)
-    share = bootstrap_of(cells).mean(best == _LYMPHOBLAST).rounded()
+    called = observer.predict(cells, alter).cell.argmax(axis=1) == _LYMPHOBLAST
+    drawn = bootstrap_of(cells).mean(called)
+    # Drawing patients again never finds what none of them showed; the exact limits allow for it.
+    low, high = Share(int(called.sum()), len(called)).interval
+    share = Interval(drawn.value, min(drawn.low, low), max(drawn.high, high)).rounded()
     return {"who": who, "how": how, "cells": len(cells), "called_lymphoblast": share}

@@ -88,7 +88,7 @@ def test_distances_find_what_lies_apart() -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("ERB", "erythroblast"), ("Smudge cells", "smudgecell"), ("", "unnamed")],
+    [("ERB", "erythroblast"), ("Smudge cells", "smudge cell"), ("", "unnamed")],
 )
 def test_one_kind_has_one_name(name: str, kind: str) -> None:
     """The instrument's spellings of a kind are counted together."""
