@@ -52,6 +52,7 @@ class Report:
             for name, figure in plots.draw_all(self.measured, self.metrics).items()
         }
         sections = self._sections(drawn)
+        tables.confusion(self.metrics["validation"]["confusion"]).write_csv(out)
         for section in sections:
             for item in section.shown:
                 if isinstance(item, Table):
@@ -115,7 +116,6 @@ def _classes(measured: Mapping[str, Any], drawn: Mapping[str, str]) -> list[Tabl
         tables.classes(measured["per_class"]),
         _figure("Figure 2: ROC curves, each class against the rest.", drawn, "figure2_roc"),
         _figure(f"Figure 3: confusion matrix. {shares}", drawn, "figure3_confusion"),
-        tables.confusion(measured["confusion"]),
     ]
 
 

@@ -63,7 +63,10 @@ class Table:
 
     def html(self) -> str:
         """For the report."""
-        head = "".join(f"<th>{escape(name)}</th>" for name in self.head)
+        words = [" class='words'" if isinstance(one, str) else "" for one in self.rows[0]]
+        head = "".join(
+            f"<th{word}>{escape(name)}</th>" for name, word in zip(self.head, words, strict=True)
+        )
         rows = "".join(
             "<tr>" + "".join(_html_cell(value) for value in row) + "</tr>" for row in self.rows
         )
@@ -90,7 +93,8 @@ class Table:
 def _html_cell(value: Value) -> str:
     if isinstance(value, Estimate) and value.value is not None and value.low is not None:
         return f"<td>{value.value:.3f} <small>{value.low:.3f} to {value.high:.3f}</small></td>"
-    return f"<td>{escape(str(value))}</td>"
+    words = " class='words'" if isinstance(value, str) else ""
+    return f"<td{words}>{escape(str(value))}</td>"
 
 
 def _limits(value: Any) -> Sequence[Any]:  # noqa: ANN401 - a table holds anything

@@ -29,7 +29,8 @@ from smearwatch.cli import main
 
 def small(member, size=None, dropout=0.3):
     seen = keras.Input((size, size, 3))
-    features = keras.layers.Conv2D(4, 3, 4, activation="relu")(keras.layers.Rescaling(1 / 255)(seen))
+    features = keras.layers.Rescaling(1 / 255)(seen)
+    features = keras.layers.Conv2D(4, 3, 4, activation="relu")(features)
     features = keras.layers.GlobalAveragePooling2D()(features)
     cell = keras.layers.Dense(12, activation="softmax", name="cell")(features)
     leukocyte = keras.layers.Dense(1, activation="sigmoid", name="leukocyte")(features)
@@ -97,7 +98,7 @@ def test_killed_study_goes_on_where_it_was(manifest: Path, tmp_path: Path) -> No
     again = start(manifest, out, *options)
     said, _ = again.communicate(timeout=250)
     assert again.returncode == 0, said
-    assert epochs(out) == dict.fromkeys(MODELS, [0, 1, 2])
+    assert epochs(out) == {name: [0, 1, 2] for name in MODELS}
     assert (out / "b1-256/validation.npz").stat().st_mtime_ns == before
     assert "V2-B2, original size (model 4 of 4), epoch 3 of 3: validation accuracy" in said
     assert "at most 0 h 00 min left" in said
