@@ -60,7 +60,7 @@ def _raw(url: str) -> psycopg.Connection[Any]:
 
 
 def _fill(connection: psycopg.Connection[Any], slide_count: int, seconds: float) -> dict[str, Any]:
-    """Add what is missing, by COPY; the rate is of the cells alone, index and foreign key included."""
+    """Add what is missing, by COPY; the rate is of cells, their index and foreign key included."""
     started, copying, added = time.monotonic(), 0.0, 0
     history = History(connection, slide_count)
     for first in range(history.there + 1, slide_count + 1, CHUNK):
@@ -90,9 +90,9 @@ def _size(connection: psycopg.Connection[Any]) -> dict[str, Any]:
 
 def _documented(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, Any]]:
     """The questions of docs/sql.md, as a reader asks them, by the words above each."""
-    for words, query in re.findall(
-        r"([^\n]+)\n\n```sql\n(.*?)```", DOCUMENTED.read_text(), re.DOTALL
-    ):
+    page = DOCUMENTED.read_text(encoding="utf-8")
+    asked = re.compile(r"([^\n]+)\n\n```sql\n(.*?)```", re.DOTALL)
+    for words, query in asked.findall(page):
         yield words, _explained(connection, query)
 
 
@@ -100,7 +100,8 @@ def _views(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, Any]]:
     """One slide's, or the newest, rows of each view."""
     for view in VIEWS:
         where = "" if view in ("alerts", "night") else "WHERE slide_id = 1"
-        yield view, _explained(connection, f"SELECT * FROM reporting.{view} {where} LIMIT 500")
+        query = f"SELECT * FROM reporting.{view} {where} LIMIT 500"  # noqa: S608 - our own names
+        yield view, _explained(connection, query)
 
 
 def _explained(connection: psycopg.Connection[Any], query: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from smearwatch.taxonomy import CLASSES
 
 CELLS = 200
 YEARS = 5
+AGREES = 0.85  # share of cells of which the instrument says the same
 MODEL = "0" * 64
 COLUMNS = {
     "slides": "id, source, path, barcode, fingerprint, contents, state, found_cells, attempts, "
@@ -70,9 +71,7 @@ class History:
         """Slides `first` to `end` - 1 in one transaction; returns the seconds that cells took."""
         shares = [share for share, _ in KINDS]
         chosen = self._rng.choice(len(KINDS), end - first, p=shares)
-        kinds = {
-            slide: self._kinds[kind] for slide, kind in zip(range(first, end), chosen, strict=True)
-        }
+        kinds = {slide: self._kinds[kind] for slide, kind in enumerate(chosen, first)}
         with self.connection.transaction():
             self._copy("slides", (self._slide(slide, kind) for slide, kind in kinds.items()))
             self._copy("assessments", (self._verdict(slide, kind) for slide, kind in kinds.items()))
@@ -124,7 +123,7 @@ class History:
 
 def _kind(counts: dict[str, int], rng: np.random.Generator) -> Kind:
     names = [name for name, number in counts.items() for _ in range(number)]
-    cells = [_cell(place, CLASSES.index(name), rng) for place, name in enumerate(names)]  # type: ignore[arg-type]
+    cells = [_cell(place, CLASSES.index(name), rng) for place, name in enumerate(names)]
     return Kind(assess(Differential.of(cells), rulebook.shipped()), b"".join(map(_line, cells)))
 
 
@@ -137,7 +136,7 @@ def _cell(place: int, cell_class: int, rng: np.random.Generator) -> Cell:
         CLASSES[cell_class],
         tuple(probabilities.tolist()),
         leukocyte=0.99,
-        instrument_class=CLASSES[cell_class] if rng.random() < 0.85 else "monocyte",
+        instrument_class=CLASSES[cell_class] if rng.random() < AGREES else "monocyte",
         sha256=rng.bytes(32).hex(),
     )
 
