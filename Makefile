@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 SMEARWATCH_SAMPLE_DATA ?= $(wildcard ../shared/data)
 export SMEARWATCH_SAMPLE_DATA
 
-.PHONY: demo test lint figures chaos longrun requirements clean
+.PHONY: demo test benchmark lint figures chaos longrun requirements clean
 
 demo: $(VENV)/run.done
 	$(BIN)/smearwatch demo $(if $(EXPORTS),--exports "$(EXPORTS)")
 
 test: $(VENV)/test.done lint
 	$(BIN)/pytest
+
+# The paper's pipeline against ours, on this machine; docs/performance.md has more to measure.
+benchmark: $(VENV)/test.done
+	$(BIN)/smearwatch benchmark --picture benchmark.svg
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff format --check .

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import psycopg
 import typer
 
+from benchmarks import page
 from benchmarks.history import CELLS, History
 from db import migrate, reading, retention, slides
 from db.session import Engine, connect, engine_url, transaction
@@ -36,8 +37,9 @@ def run(
     home: Annotated[Path, typer.Option(help="The embedded server's data.")] = Path("benchmark"),
     minutes: Annotated[float, typer.Option(help="Stop adding slides after so long.")] = 6,
     purge: Annotated[int, typer.Option(help="Purge so many of the oldest slides.")] = 0,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The tables of the page.")] = False,  # noqa: FBT002
 ) -> None:
-    """Fill, ask, purge; prints JSON."""
+    """Fill, ask, purge; prints JSON, or Markdown."""
     settings = Settings(home=home.absolute(), database_url=None, broker_url=None)
     with services.running(settings) as found:
         engine = connect(found.database())
@@ -51,7 +53,7 @@ def run(
         if purge:
             result["purging"] = _purge(engine, purge)
         engine.dispose()
-    typer.echo(json.dumps(result, indent=1))
+    typer.echo(page.database(result) if markdown else json.dumps(result, indent=1))
 
 
 def _raw(url: str) -> psycopg.Connection[Any]:

@@ -30,6 +30,7 @@ from worker import dispatch
 
 GRACE_SECONDS = 10.0  # beyond a worker's time to finish its slide
 RESTART_SECONDS = 2.0
+VIEW_SECONDS = 3.0  # between two looks: counting years of slides takes a tenth of a second
 log = structlog.get_logger()
 
 
@@ -173,8 +174,16 @@ def _view(engine: Engine) -> Iterator[Callable[[], None]]:
     if not console.is_terminal:
         yield lambda: None
         return
-    with Live(console=console, refresh_per_second=4) as live:
-        yield lambda: live.update(_picture(engine))
+    with Live(console=console, refresh_per_second=1) as live:
+        shown = -VIEW_SECONDS
+
+        def refresh() -> None:
+            nonlocal shown
+            if time.monotonic() - shown >= VIEW_SECONDS:
+                live.update(_picture(engine))
+                shown = time.monotonic()
+
+        yield refresh
 
 
 def _picture(engine: Engine) -> Group | Text:

@@ -32,11 +32,14 @@ def benchmark(
     ] = None,
     night: Annotated[int, typer.Option(min=2, help="Slides in the night of --workers.")] = 30,
     picture: Annotated[Path | None, typer.Option(help="Draw it there, as SVG.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the tables of docs/performance.md there.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time the paper's pipeline, its faster forms, and ours, from the same files."""
     from benchmarks import cells as given
-    from benchmarks import contenders, machine, pictures, pipeline
+    from benchmarks import contenders, machine, page, pictures, pipeline
     from benchmarks import workers as scaling
 
     configured()
@@ -58,6 +61,8 @@ def benchmark(
     _compare_with_goals(result)
     if picture:
         picture.write_text(pictures.draw(result), encoding="utf-8")
+    if markdown:
+        markdown.write_text(page.benchmark(result), encoding="utf-8")
     if as_json:
         print_json(result)
     else:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cells, contenders, machine, pictures
+from benchmarks import cells, contenders, machine, page, pictures
 from ensemble import bundle as bundles
 from smearwatch.cli.benchmark import _compare_with_goals, _counts
 from smearwatch.settings import Settings
@@ -80,6 +80,17 @@ def test_picture_is_svg() -> None:
     }
     drawn = ET.fromstring(pictures.draw(result))  # noqa: S314 - our own text
     assert [one.tag.split("}")[1] for one in drawn] == ["text", "rect", "text", "text", "polyline"]
+
+
+def test_tables_hold_every_key() -> None:
+    """Rows may lack what others have; lists and large numbers are readable."""
+    rows = [{"a": 1, "list": [0.1, None]}, {"a": 12345, "skipped": "no GPU"}]
+    assert page.table(rows).splitlines() == [
+        "| a | list | skipped |",
+        "| ---|---|--- |",
+        "| 1 | 0.1,  |  |",
+        "| 12,345 |  | no GPU |",
+    ]
 
 
 def test_work_of_a_cell_is_counted() -> None:
