@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SMEARWATCH_SAMPLE_DATA ?= $(wildcard ../shared/data)
 export SMEARWATCH_SAMPLE_DATA
 
-.PHONY: demo test benchmark lint figures chaos longrun requirements clean
+.PHONY: demo test benchmark lint figures chaos longrun hostile audit requirements clean
 
 demo: $(VENV)/run.done
 	$(BIN)/smearwatch demo $(if $(EXPORTS),--exports "$(EXPORTS)")
@@ -17,6 +17,11 @@ test: $(VENV)/test.done lint
 # The paper's pipeline against ours, on this machine; docs/performance.md has more to measure.
 benchmark: $(VENV)/test.done
 	$(BIN)/smearwatch benchmark --picture benchmark.svg
+
+# Shares and images made to do harm, by Hypothesis: about half an hour.
+EXAMPLES ?= 10000
+hostile: $(VENV)/test.done
+	SMEARWATCH_HOSTILE_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/hostile -s --timeout=0
 
 lint: $(VENV)/test.done
 	$(BIN)/ruff format --check .

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from smearwatch.share import open_regular
 
@@ -23,7 +24,10 @@ PREPROCESSING_VERSION = 1
 CANVAS_PER_INPUT = 4 / 3  # resized whole image / the part a network sees, in px
 MAX_SIDE = 1024  # px; single-cell images are 80 to 480
 MAX_OVERVIEW_SIDE = 8192  # px; overview images of a whole field are about 2900
-MAX_BYTES = 20 * 1024 * 1024
+MAX_BYTES = 8 * 2**20
+BYTES_PER_PIXEL, SPARE_BYTES = 8, 2**20  # no format needs more, profiles and thumbnails included
+MAX_SCANS = 100  # of a progressive JPEG; encoders write about ten
+TILEWIDTH, TILELENGTH = 322, 323  # TIFF's tags; a tile is unpacked whole, whatever is shown of it
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")  # decided by content, whatever the suffix says
 
 
@@ -48,6 +52,7 @@ def decode(data: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _refuse_too_large(*image.size)
+            _refuse_too_costly(image, data)
             image.load()
             return image.convert("RGB")
     except ImageRejected:
@@ -66,6 +71,19 @@ def _refuse_too_large(width: int, height: int) -> None:
         raise ImageRejected("oversized", f"{width} x {height} px is no cell image; remove it")
     if max(width, height) > MAX_SIDE:
         raise ImageRejected("overview", f"{width} x {height} px: an overview, not one cell")
+
+
+def _refuse_too_costly(image: Image.Image, data: bytes) -> None:
+    """Small pictures that take minutes or gigabytes to decode: no encoder writes them so."""
+    tile = [0]
+    if isinstance(image, TiffImageFile):
+        tile = [image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH)]
+    spare = BYTES_PER_PIXEL * image.width * image.height + SPARE_BYTES
+    scans = data.count(b"\xff\xda") if image.format == "JPEG" else 0
+    if len(data) > spare or scans > MAX_SCANS or max(tile) > MAX_SIDE:
+        raise ImageRejected(
+            "oversized", "far more is packed into the file than it shows; export the cell again"
+        )
 
 
 def canvas(image: Image.Image, size: int) -> NDArray[np.uint8]:

@@ -23,6 +23,7 @@ from smearwatch.share import open_regular
 from smearwatch.taxonomy import Kind, export_class
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
+MAX_HASHED = 64 * 2**20  # bytes of one file; cells have thousands, overviews millions
 MAX_FILES = 20_000  # entries of one slide, Thumbs.db and all; a slide has hundreds
 
 _SIGNED = frozenset({"signed slides", "unsigned slides"})
@@ -301,13 +302,19 @@ def _content_or_nothing(cell: CellFile) -> bytes:
 
 
 def content_hash(path: Path) -> bytes:
-    """SHA-256 of a regular file, read piece by piece.
+    """SHA-256 of a regular file, read piece by piece, of no more than MAX_HASHED bytes.
+
+    A file that is longer is no cell, and might be endless; its size is in every fingerprint.
 
     Raises:
         OSError: as `open_regular` says.
     """
+    digest, left = hashlib.sha256(), MAX_HASHED
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        while piece := file.read(min(left, 2**20)):
+            digest.update(piece)
+            left -= len(piece)
+    return digest.digest()
 
 
 def barcode(slide: Path, root: Path) -> str:
