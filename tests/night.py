@@ -5,6 +5,7 @@ For tests that look at hundreds of shares, or at the state between two steps.
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,11 @@ BUNDLE = Bundle(Path(), MODEL, "no model", {"nothing": 1.0}, 96, 1.0, 0.0, 0.5, 
 class Neutrophils:
     """An engine to which every cell is a neutrophil."""
 
+    batch, streams, precision = 8, 1, "f32"
+
+    def __init__(self) -> None:
+        self.decoders: Executor = ThreadPoolExecutor(1)
+
     def predict_member(self, _member: str, batch: NDArray[np.uint8]) -> Prediction:
         """The same answer for each image."""
         answer = [float(one is CellClass.NEUTROPHIL) for one in CLASSES]
@@ -49,7 +55,7 @@ class Night:
         self.database, self.clock = database, 0.0
         self.watch = SourceWatch("di60", source, database)
         rules = rulebook.shipped()
-        known = settings.model_copy(update={"sources": {"di60": source}, "batch": 8})
+        known = settings.model_copy(update={"sources": {"di60": source}})
         self.analyst = Analyst(known, database, BUNDLE, Neutrophils(), rules, ErrorRates([]))
         with transaction(database) as connection:
             results.register_model(connection, REGISTRATION)
