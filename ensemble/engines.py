@@ -135,7 +135,11 @@ class OpenVINOEngine:
             compiled = core.compile_model(model, "CPU", options)
             self._requests[member] = SimpleQueue()
             for _ in range(self.streams):
-                self._requests[member].put(compiled.create_infer_request())
+                request = compiled.create_infer_request()
+                # Here, in one thread: two that are the first to touch a tensor wait for each
+                # other for ever, one with Python's lock, one with that of OpenVINO's binding.
+                _answer(request, request.get_input_tensor().data)
+                self._requests[member].put(request)
 
     def predict_member(self, member: str, batch: Images) -> Prediction:
         """One member's opinion of any number of images."""
