@@ -19,7 +19,8 @@ def test_worker_child_killed_at_each_point(night: Night) -> None:
         names.append(night.drop("leukaemia"))
         night.wait_for(point)
     night.wait_judged(*names)
-    assert [night.slide(name)["attempts"] for name in names] == [2, 2, 2, 1]
+    # Whichever slide came by: three deaths before a commit, and one after.
+    assert sum(night.slide(name)["attempts"] for name in names) == len(names) + 3
     assert night.keep_running() == []
 
 
