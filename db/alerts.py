@@ -83,6 +83,18 @@ _OPEN_EVENTS = text("""
 """)
 
 
+def untried(connection: Connection) -> bool:
+    """True while an alert waits whose first message nobody has tried to send yet."""
+    query = text("""
+        SELECT EXISTS (
+            SELECT FROM alerts a WHERE NOT EXISTS (
+                SELECT FROM alert_events e WHERE e.alert_id = a.id AND e.kind <> 'raised'
+            )
+        )
+    """)
+    return bool(connection.scalar(query))
+
+
 class SuspiciousCell(NamedTuple):
     """One of the cells that an alert rests on, and where its image lies."""
 

@@ -151,8 +151,13 @@ class SourceWatch:
         """True for a finished slide whose folder still holds what it held."""
         return known.state is not State.DISCOVERED and known.contents == export.contents(cells)
 
-    @staticmethod
-    def _cells(folder: Path) -> Sequence[CellFile]:
+    def _cells(self, folder: Path) -> Sequence[CellFile]:
+        if folder != self.source.path and folder.is_symlink():
+            raise ExportError(
+                "outside_share",
+                f"{folder.name!r} is a link to a folder outside the share",
+                "put the folder itself into the share; then remove the link",
+            )
         try:
             return export.list_cells(folder)
         except ExportError as error:

@@ -15,6 +15,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -77,26 +78,31 @@ def find_slides(root: Path, max_depth: int = 6) -> Iterator[Path]:
     folders two deep that are no classes is searched instead, and so is a `root` that has images
     beside other folders.
 
-    Folders without any image and folders that cannot be read come too, so that somebody hears
-    of them.
+    Folders without any image, folders that cannot be read and links to folders outside `root` come
+    too, so that somebody hears of them.
     """
-    return _search(root, max_depth, at_root=True)
+    return _search(root, max_depth, root)
 
 
-def _search(folder: Path, depth: int, *, at_root: bool = False) -> Iterator[Path]:
+def _search(folder: Path, depth: int, root: Path) -> Iterator[Path]:
     try:
-        folders, has_images = _look_into(folder)
+        folders, links, has_images = _look_into(folder)
     except FileNotFoundError:
         return
     except OSError:
         yield folder
         return
-    nothing_yet = not (folders or has_images or at_root)
-    if nothing_yet or _is_slide(folder, folders, has_images=has_images, at_root=at_root):
+    nothing_yet = not (folders or links or has_images or folder == root)
+    if nothing_yet or _is_slide(folder, folders, has_images=has_images, at_root=folder == root):
         yield folder
     elif depth > 0:
+        yield from (folder / name for name in links if _leads_out(folder / name, root))
         for name in folders:
-            yield from _search(folder / name, depth - 1)
+            yield from _search(folder / name, depth - 1, root)
+
+
+def _leads_out(link: Path, root: Path) -> bool:
+    return not Path(os.path.realpath(link)).is_relative_to(os.path.realpath(root))
 
 
 def _is_slide(folder: Path, folders: Sequence[str], *, has_images: bool, at_root: bool) -> bool:
@@ -108,18 +114,26 @@ def _is_slide(folder: Path, folders: Sequence[str], *, has_images: bool, at_root
     return (mostly_classes or flat) and not any(_has_folders(folder / name) for name in others)
 
 
-def _look_into(folder: Path) -> tuple[list[str], bool]:
-    """The folders in a folder, sorted, and whether images lie beside them."""
-    folders, has_images = [], False
+def _look_into(folder: Path) -> tuple[list[str], list[str], bool]:
+    """The folders in a folder, and links to folders, sorted; and whether images lie beside them."""
+    folders, links, has_images = [], [], False
     with os.scandir(folder) as entries:
         for entry in entries:
             if _is_servers_own(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.name)
+            elif _is_linked_folder(entry):
+                links.append(entry.name)
             else:
                 has_images = has_images or _is_image(entry.name)
-    return sorted(folders), has_images
+    return sorted(folders), sorted(links), has_images
+
+
+def _is_linked_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):
+        return entry.is_symlink() and entry.is_dir()
+    return False
 
 
 def _has_folders(folder: Path) -> bool:
@@ -185,8 +199,8 @@ def _image_entries(slide: Path) -> Iterator[os.DirEntry[str]]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
-                elif _is_image(entry.name):
-                    yield entry
+                elif _is_image(entry.name) or _is_linked_folder(entry):
+                    yield entry  # whoever put cells behind a link hears that they do not count
 
 
 def _cell(entry: os.DirEntry[str], slide: Path) -> CellFile | None:

@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from db import migrate, reading, slides
+from db import alerts, migrate, reading, slides
 from db.session import DatabaseUnavailable, Engine, connect, transaction
 from smearwatch import services
 from smearwatch.cli.app import DISCLAIMER, levelled
@@ -86,7 +86,7 @@ def run(settings: Settings, *, once: bool = False, stop: threading.Event | None 
         with _parts(found, once=once) as parts, _view(engine) as refresh:
             while not stop.is_set():
                 ingesting = _supervise(parts, once=once)
-                if once and not ingesting and _is_done(engine, sweep):
+                if once and not ingesting and _is_done(engine, found, sweep):
                     break
                 refresh()
                 stop.wait(1.0)
@@ -118,12 +118,13 @@ def _supervise(parts: Sequence[Part], *, once: bool) -> bool:
     return ingesting
 
 
-def _is_done(engine: Engine, sweep: Callable[[], object]) -> bool:
-    """Nothing waits any more; sweeps meanwhile, since the ingester has left."""
+def _is_done(engine: Engine, settings: Settings, sweep: Callable[[], object]) -> bool:
+    """No slide and no alert waits any more; sweeps meanwhile, since the ingester has left."""
     try:
         sweep()
         with transaction(engine) as connection:
-            return slides.open_slides(connection) == 0
+            told = settings.alerts is None or not alerts.untried(connection)
+            return slides.open_slides(connection) == 0 and told
     except DatabaseUnavailable as error:
         log.warning("database.unavailable", error=str(error))
         return False

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
@@ -17,6 +18,9 @@ from db.session import Engine, connect, engine_url
 from smearwatch import services
 from smearwatch.settings import Settings, Source
 from tests.processes import Installation
+
+if TYPE_CHECKING:
+    from ensemble.bundle import Bundle
 
 _numbers = itertools.count(1)
 _TEMPLATE = "smearwatch_template"
@@ -53,6 +57,14 @@ def database(settings: Settings) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    """The shipped model."""
+    from ensemble import bundle as bundles
+
+    return bundles.load(Settings().bundle_path)
+
+
+@pytest.fixture(scope="session")
 def sample_data() -> Path:
     """Real exports (SMEARWATCH_SAMPLE_DATA); tests that need them are skipped without."""
     folder = os.environ.get("SMEARWATCH_SAMPLE_DATA")
@@ -81,6 +93,14 @@ def _administer(settings: Settings, statement: str) -> None:
     with admin.connect() as connection:
         connection.execute(text(statement))
     admin.dispose()
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file that holds a webhook's secret."""
+    file = tmp_path / "secret"
+    file.write_text("correct horse battery staple\n")
+    return file
 
 
 @pytest.fixture

@@ -30,11 +30,20 @@ REGISTRATION = {
 
 def judged_slide(database: Engine, share: Path, name: str, **cells: int) -> int:
     """Draw a slide of phantoms, write its rows and its verdict; returns its id."""
+    draw_cells(share, name, **cells)
+    return judge(database, share, claimed(database, name, sum(cells.values())))
+
+
+def draw_cells(share: Path, name: str, seed: int = 0, **cells: int) -> None:
+    """Draw phantoms into a slide's folder, beside what is there; another seed, other cells."""
     drawn = phantoms.PhantomSlide(name, {CellClass(one): many for one, many in cells.items()})
-    folder = phantoms.write_slide(drawn, share, np.random.default_rng(len(name)))
-    found = [recognised(file) for file in export.list_cells(folder)]
+    phantoms.write_slide(drawn, share, np.random.default_rng([len(name), seed]))
+
+
+def judge(database: Engine, share: Path, held: slides.Claim) -> int:
+    """Write cells and verdict of a slide that a worker holds."""
+    found = [recognised(file) for file in export.list_cells(share / held.path)]
     with transaction(database) as connection:
-        held = claimed(database, name, len(found))
         assessment = assess(Differential.of(found), rulebook.shipped())
         state = State.INADEQUATE if assessment.level is Level.INADEQUATE else State.ANALYSED
         results.register_model(connection, REGISTRATION)
@@ -48,7 +57,21 @@ def claimed(database: Engine, name: str, files: int) -> slides.Claim:
     """A slide that a worker holds."""
     with transaction(database) as connection:
         slide_id = slides.discover(connection, "di60", name, name, Priority.ROUTINE).id
-        slides.mark_ready(connection, slide_id, slides.Finished(name, "c", files, None))
+    return claim(database, slide_id, name, files)
+
+
+def revised(database: Engine, slide_id: int) -> slides.Claim:
+    """The next revision of a slide, held by a worker."""
+    with transaction(database) as connection:
+        revision = slides.revise(connection, slide_id)
+    assert revision is not None
+    return claim(database, revision, f"revision {revision}", 1)
+
+
+def claim(database: Engine, slide_id: int, fingerprint: str, files: int) -> slides.Claim:
+    """Take a discovered slide as far as a worker's hands."""
+    with transaction(database) as connection:
+        slides.mark_ready(connection, slide_id, slides.Finished(fingerprint, "c", files, None))
         slides.queue(connection, slide_id)
         held = slides.claim(connection, slide_id, "test")
     assert held is not None

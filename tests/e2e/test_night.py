@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from smearwatch import phantoms
+from tests.e2e.night import Night
 
 WHOLE_SLIDES = (
     "Patient_09",
@@ -23,42 +19,6 @@ WHOLE_SLIDES = (
     "Patient_51",
     "Patient_55",
 )
-
-
-class Night:
-    """`smearwatch up --once` over a share, with embedded servers of its own."""
-
-    def __init__(self, share: Path, home: Path) -> None:
-        self.environment = os.environ | {"SMEARWATCH_HOME": str(home)}
-        done = self.smearwatch(
-            "up", "--once", "--quiet-seconds", "1", "--exports", str(share), timeout=900
-        )
-        assert done.returncode == 0, done.stderr
-        self.log = done.stderr
-        self.slides: dict[str, dict[str, Any]] = {
-            row["path"]: row for row in self.read("slides", "--limit", "1000")
-        }
-
-    def smearwatch(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """One command of this installation."""
-        return subprocess.run(
-            [sys.executable, "-m", "smearwatch", *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    def read(self, *arguments: str) -> Any:
-        """What a reading command says."""
-        return json.loads(self.smearwatch(*arguments, "--json").stdout)
-
-    def sql(self, query: str) -> list[list[str]]:
-        """The rows of a query, as an analyst would ask it."""
-        done = self.smearwatch("psql", "-X", "-q", "--csv", "-t", "-c", query)
-        assert done.returncode == 0, done.stderr
-        return list(csv.reader(done.stdout.splitlines()))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +34,14 @@ def real_night(sample_data: Path, tmp_path_factory: pytest.TempPathFactory) -> N
     for patient in WHOLE_SLIDES:
         shutil.copytree(sample_data / "exports" / patient, share / patient)
     shutil.copytree(sample_data / "other-layouts", share / "other-layouts")
-    return Night(share, tmp_path_factory.mktemp("real-home"))
+    home = tmp_path_factory.mktemp("real-home")
+    on_call = home / "alerts.toml"
+    on_call.write_text(f"""
+        [[on_call]]
+        name = "Phone"
+        command = ["sh", "-c", "cat >> {home}/told; echo >> {home}/told"]
+    """)
+    return Night(share, home, SMEARWATCH_ALERTS=str(on_call))
 
 
 def test_every_phantom_slide_ends(phantom_night: Night) -> None:
@@ -144,8 +111,17 @@ def test_leukaemia_with_blasts_in_blood_is_never_routine(real_night: Night) -> N
     """Patients 51 (signed: 91 of 114 leukocytes are blasts) and 09 are called out."""
     assert real_night.slides["Patient_51"]["level"] == "urgent"
     assert real_night.slides["Patient_09"]["level"] in {"urgent", "review"}
+
+
+def test_every_urgent_slide_reaches_somebody_before_the_night_ends(real_night: Night) -> None:
+    """One alert each, told to the person on call with its barcode, figures and cells."""
+    urgent = {name for name, row in real_night.slides.items() if row["level"] == "urgent"}
     alerts = real_night.read("alerts")
-    assert [alert["state"] for alert in alerts] == ["raised"] * len(alerts)
-    assert {row["slide_id"] for row in real_night.slides.values() if row["level"] == "urgent"} == {
-        alert["slide_id"] for alert in alerts
-    }
+    assert {alert["state"] for alert in alerts} == {"delivered"}
+    assert sorted(alert["slide_id"] for alert in alerts) == sorted(
+        real_night.slides[name]["slide_id"] for name in urgent
+    )
+    home = Path(real_night.environment["SMEARWATCH_HOME"])
+    told = [json.loads(line) for line in (home / "told").read_text().splitlines()]
+    assert {message["barcode"] for message in told} == {Path(name).name for name in urgent}
+    assert all(message["contact_sheet_png"] for message in told)

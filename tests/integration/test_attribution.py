@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 
 from ensemble import attribution
-from ensemble import bundle as bundles
+from ensemble.bundle import Bundle
 from ensemble.dataset import LabelledCell
 from smearwatch import phantoms
-from smearwatch.settings import Settings
 from smearwatch.taxonomy import CellClass
 
 
 @pytest.mark.timeout(300)
-def test_sheet_shows_many_cells(tmp_path: Path) -> None:
+def test_sheet_shows_many_cells(bundle: Bundle, tmp_path: Path) -> None:
     """Five cells of the class that is asked for, a line above each, in two rows."""
-    bundle = bundles.load(Settings().bundle_path)
     cells, rng = [], np.random.default_rng(2)
     for number in range(7):
         path = tmp_path / f"{number}.jpg"
@@ -34,9 +32,8 @@ def test_sheet_shows_many_cells(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_map_lies_on_the_cell() -> None:
+def test_map_lies_on_the_cell(bundle: Bundle) -> None:
     """The middle, where the cell is, speaks more for its class than the rim does."""
-    bundle = bundles.load(Settings().bundle_path)
     asked = attribution.Attribution(bundle)
     cell = phantoms.draw("lymphocyte", np.random.default_rng(1))
     heat = asked.map(cell, CellClass.LYMPHOCYTE)

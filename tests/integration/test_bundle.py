@@ -24,15 +24,9 @@ from ensemble.engines import (
 )
 from smearwatch import export, phantoms
 from smearwatch.differential import Cell, CellStatus
-from smearwatch.settings import Settings
 from smearwatch.taxonomy import CLASSES
 
 KINDS = ("neutrophil", "lymphocyte", "monocyte", "myeloblast", "promyelocyte", "eosinophil")
-
-
-@pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    return bundles.load(Settings().bundle_path)
 
 
 @pytest.fixture(scope="module")

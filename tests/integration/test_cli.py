@@ -38,11 +38,16 @@ def test_quiet_night_needs_nobody(installation: Installation) -> None:
 def test_worklist_puts_the_urgent_first(
     installation: Installation, database: Engine, share: Path
 ) -> None:
-    """The gravest slide leads, with its reason in words; filters narrow the list."""
+    """Suspected APL, urgent, failed; then the largest suspicious share first; filters narrow it."""
     judged_slide(database, share, "PHANTOM-1", neutrophil=60, lymphocyte=40)
+    few = judged_slide(database, share, "PHANTOM-33", neutrophil=97, myeloblast=3)
+    more = judged_slide(database, share, "PHANTOM-444", neutrophil=92, myeloblast=8)
+    failed = failed_slide(database)
     urgent = judged_slide(database, share, "PHANTOM-2", **LEUKAEMIA)
+    apl = judged_slide(database, share, "PHANTOM-5555", neutrophil=85, promyelocyte=15)
     rows = installation.json("slides")
-    assert [row["slide_id"] for row in rows] == [urgent, 1]
+    assert [row["slide_id"] for row in rows] == [apl, urgent, failed, more, few, 1]
+    rows = rows[1:]
     assert "Suspected acute leukaemia" in rows[0]["main_reason"]
     assert [row["level"] for row in installation.json("slides", "--level", "routine")] == [
         "routine"
@@ -76,9 +81,65 @@ def test_first_acknowledgement_counts(
     assert second.returncode == 1
     assert "Dr Ott" in second.stderr
     assert installation.run("alerts", "ack", "9", "--by", "Dr Roy").returncode == 1
+    assert installation.run("alerts", "ack", "1", "--by", "  ").returncode == 2  # nobody
     assert installation.json("alerts") == []
     (closed,) = installation.json("alerts", "--all")
     assert (closed["acknowledged_by"], closed["acknowledgement"]) == ("Dr Ott", "50%, read back")
+
+
+@pytest.mark.parametrize("what", ["share away", "folder gone", "images changed", "purged"])
+def test_sheet_that_cannot_be_drawn_says_the_true_reason(
+    installation: Installation, database: Engine, share: Path, tmp_path: Path, what: str
+) -> None:
+    """What is missing is named: the share, the folder, the images or the cells."""
+    judged_slide(database, share, "PHANTOM-2", **LEUKAEMIA)
+    said = {
+        "share away": "the share of 'di60' is away",
+        "folder gone": "no longer on the share",
+        "images changed": "not those that were judged",
+        "purged": "cells were purged",
+    }
+    if what == "share away":
+        share.rename(tmp_path / "elsewhere")
+    elif what == "folder gone":
+        (share / "PHANTOM-2").rename(tmp_path / "elsewhere")
+    elif what == "images changed":
+        for image in share.rglob("*.jpg"):
+            image.write_bytes(b"another")
+    else:
+        with transaction(database) as connection:
+            connection.execute(text("DELETE FROM cells"))
+    shown = installation.run("alerts", "show", "1", "--sheet", str(tmp_path / "sheet.png"))
+    assert shown.returncode == 1
+    assert said[what] in shown.stderr
+    assert "Suspected acute leukaemia" in shown.stdout
+
+
+def test_share_that_is_not_configured_here_is_named(
+    installation: Installation, database: Engine, share: Path, tmp_path: Path
+) -> None:
+    """On a machine without the worker's settings, the message gives the one that is missing."""
+    judged_slide(database, share, "PHANTOM-2", **LEUKAEMIA)
+    installation.environment["SMEARWATCH_SOURCES"] = "{}"
+    shown = installation.run("alerts", "show", "1", "--sheet", str(tmp_path / "sheet.png"))
+    assert shown.returncode == 1
+    assert """SMEARWATCH_SOURCES='{"di60":""" in shown.stderr
+
+
+def test_worker_with_unusable_rules_or_model_does_not_start(
+    installation: Installation, tmp_path: Path
+) -> None:
+    """One line that names the file, before any slide is touched."""
+    loose = tmp_path / "rules.toml"
+    loose.write_text("[urgent]\nsuspicious = 0.5\n")
+    for variable, file in (("SMEARWATCH_RULES", loose), ("SMEARWATCH_BUNDLE", tmp_path)):
+        environment = installation.environment
+        installation.environment = environment | {variable: str(file)}
+        done = installation.run("worker")
+        installation.environment = environment
+        assert done.returncode == 1
+        assert str(file) in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_retry_takes_a_failed_slide_up_again(installation: Installation, database: Engine) -> None:

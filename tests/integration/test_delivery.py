@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import io
 import json
-import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from smearwatch.on_call import OnCall, Recipient, Smtp
 from smearwatch.settings import Settings, Source
 from tests.judged import judged_slide
 from tests.processes import Installation, kill, wait_until
+from tests.receiving import free_port
 from worker.delivery import Deliverer
 
 LEUKAEMIA = {"neutrophil": 40, "lymphocyte": 20, "myeloblast": 40}
@@ -44,11 +44,6 @@ class Mailbox:
 
         self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
         return "250 OK"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -87,13 +82,6 @@ def receiver() -> Iterator[Receiver]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
-
-
-@pytest.fixture
-def secret(tmp_path: Path) -> Path:
-    file = tmp_path / "secret"
-    file.write_text("correct horse battery staple\n")
-    return file
 
 
 @pytest.fixture

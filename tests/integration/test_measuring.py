@@ -18,7 +18,6 @@ from ensemble.measuring import Measurement, NothingToMeasure
 from ensemble.observation import Observer, vote
 from smearwatch import phantoms
 from smearwatch.cli import app
-from smearwatch.settings import Settings
 from smearwatch.taxonomy import CLASSES, CellClass
 
 
@@ -41,11 +40,6 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledCell]:
                     )
                 )
     return drawn
-
-
-@pytest.fixture(scope="module")
-def bundle() -> bundles.Bundle:
-    return bundles.load(Settings().bundle_path)
 
 
 @pytest.fixture(scope="module")

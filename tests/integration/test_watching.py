@@ -168,6 +168,7 @@ def test_one_bad_folder_does_not_stop_the_next(
     found = slides(database)
     assert found.pop("line\nbreak \N{SNOWMAN}") == "ready"
     assert found.pop("good") == "ready"
+    assert found.pop("escape") == "outside_share"
     assert list(found.values()) == ["bad_name"]
 
 

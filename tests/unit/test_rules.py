@@ -71,6 +71,17 @@ def test_promyelocytes_are_an_emergency_of_their_own(promyelocytes: int, *, urge
     assert ("apl_suspected" in found) is urgent
 
 
+def test_suspected_apl_leads_all_other_reasons() -> None:
+    """It is the first thing that a message says, also where blasts alone are urgent."""
+    verdict = judge(seen(neutrophil=40, myeloblast=40, promyelocyte=20))
+    assert [reason.code for reason in verdict.reasons[:2]] == [
+        "apl_suspected",
+        "acute_leukaemia_suspected",
+    ]
+    assert verdict.apl_suspected
+    assert not judge(seen(neutrophil=60, myeloblast=40)).apl_suspected
+
+
 def test_suspicion_outranks_few_cells() -> None:
     """Eight cells are too few for a differential, but six blasts among them are enough to call."""
     assert judge(seen(neutrophil=2, myeloblast=6)).level is Level.URGENT
@@ -189,6 +200,14 @@ def test_laboratory_tightens(tmp_path: Path) -> None:
     file.write_text("[urgent]\nsuspicious = 0.10\n[inadequate]\nleukocytes = 100\n")
     stricter = rulebook.load(file)
     assert stricter == replace(SHIPPED, urgent_suspicious=0.10, inadequate_leukocytes=100)
+
+
+def test_entry_outside_a_section_is_named(tmp_path: Path) -> None:
+    """The commonest slip in TOML: an entry above the first [section]."""
+    file = tmp_path / "rules.toml"
+    file.write_text("suspicious = 0.1\n")
+    with pytest.raises(RulesError, match=r"rules\.toml: suspicious stands in no section"):
+        rulebook.load(file)
 
 
 @pytest.mark.parametrize("text", ["urgent = 1", "[urgent]\nsuspicious =", "\x00"])
