@@ -35,9 +35,18 @@ def judged_slide(database: Engine, share: Path, name: str, **cells: int) -> int:
 
 
 def draw_cells(share: Path, name: str, seed: int = 0, **cells: int) -> None:
-    """Draw phantoms into a slide's folder, beside what is there; another seed, other cells."""
-    drawn = phantoms.PhantomSlide(name, {CellClass(one): many for one, many in cells.items()})
-    phantoms.write_slide(drawn, share, np.random.default_rng([len(name), seed]))
+    """Put phantoms into a slide's folder, beside what is there; another seed, other cells.
+
+    One of each class is drawn, the rest are copies with a few bytes more: to draw takes long.
+    """
+    there = set((share / name).rglob("*.jpg"))
+    rng = np.random.default_rng([len(name), seed])
+    folder = phantoms.write_slide(phantoms.PhantomSlide(name, dict.fromkeys(cells, 1)), share, rng)
+    for file in set(folder.rglob("*.jpg")) - there:
+        kind = export_class(file.parent.name).cell_class or CellClass.MYELOBLAST
+        for number in range(1, cells[kind]):
+            copy = file.with_stem(f"{file.stem}{number:03}")
+            copy.write_bytes(file.read_bytes() + str(number).encode())
 
 
 def judge(database: Engine, share: Path, held: slides.Claim) -> int:

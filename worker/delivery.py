@@ -26,7 +26,7 @@ from worker.escalation import Notice, due
 POLL_SECONDS = 5.0
 AT_ONCE = 32  # messages on their way at the same time
 CONNECTIONS = 8  # to PostgreSQL; each message needs one for moments only
-SHEET_SECONDS = 10.0  # a share that hangs holds up no alert for longer
+SHEET_SECONDS = 30.0  # a share that hangs holds up no alert for longer
 log = structlog.get_logger()
 
 
@@ -137,6 +137,8 @@ class Deliverer:
         drawing = self._artists.submit(message.draw_sheet, cells, self.sources, heading)
         try:
             return drawing.result(SHEET_SECONDS)
+        except TimeoutError:
+            log.warning("alert.sheet_took_too_long", alert=alert.id)
         except Exception:
             log.exception("alert.no_sheet", alert=alert.id)
-            return None
+        return None

@@ -40,7 +40,7 @@ def test_worklist_puts_the_urgent_first(
 ) -> None:
     """Suspected APL, urgent, failed; then the largest suspicious share first; filters narrow it."""
     judged_slide(database, share, "PHANTOM-1", neutrophil=60, lymphocyte=40)
-    few = judged_slide(database, share, "PHANTOM-33", neutrophil=97, myeloblast=3)
+    few = judged_slide(database, share, "PHANTOM-33", neutrophil=98, myeloblast=2)
     more = judged_slide(database, share, "PHANTOM-444", neutrophil=92, myeloblast=8)
     failed = failed_slide(database)
     urgent = judged_slide(database, share, "PHANTOM-2", **LEUKAEMIA)

@@ -23,7 +23,7 @@ from smearwatch.settings import Settings, Source
 from tests.judged import judged_slide
 from tests.processes import Installation, wait_until
 from tests.receiving import Server
-from worker import delivery, message
+from worker import channels, delivery, message
 from worker.delivery import Deliverer
 
 LEUKAEMIA = {"neutrophil": 40, "lymphocyte": 20, "myeloblast": 40}
@@ -45,7 +45,7 @@ def servers_of_people(tmp_path: Path) -> Iterator[Callable[[str], Server]]:
         server.kill()
 
 
-def on_call(server: Server, secret: Path, **settings: Any) -> OnCall:
+def on_call(server: Server, secret: Path | None = None, **settings: Any) -> OnCall:
     """The duty haematologist, reached over this server."""
     if server.kind == "http":
         url = f"http://127.0.0.1:{server.port}/"
@@ -103,16 +103,17 @@ def test_server_killed_with_the_message_in_its_hands(
 
 def test_hanging_mail_server_holds_up_nobody(
     servers_of_people: Callable[[str], Server],
-    secret: Path,
     database: Engine,
     settings: Settings,
     share: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While it keeps one message, slides are judged and the pager hears of old and new alerts."""
+    monkeypatch.setattr(channels, "TIMEOUT_SECONDS", 300.0)
     server = servers_of_people("smtp")
     server.hold()
     pager = Recipient(name="Pager", command=["sh", "-c", "cat > /dev/null"])
-    duty = on_call(server, secret)
+    duty = on_call(server)
     people = duty.model_copy(
         update={"on_call": [*duty.on_call, pager], "escalate_minutes": AT_ONCE}
     )
@@ -124,9 +125,8 @@ def test_hanging_mail_server_holds_up_nobody(
         judged_slide(database, share, "PHANTOM-1", **LEUKAEMIA)
         wait_until(lambda: server.holds_one, 30, "the mail server hangs")
         judged_slide(database, share, "PHANTOM-22", **LEUKAEMIA)
-        wait_until(lambda: events(database).count(("delivered", "Pager")) == 2, 30, "both told")
-        # Were the second alert to wait for the first one's mail, this would be in between.
-        assert ("delivery_failed", "Duty") not in events(database)
+        wait_until(lambda: events(database).count(("delivered", "Pager")) == 2, 60, "both told")
+        assert ("delivered", "Duty") not in events(database)
     finally:
         server.go_on()
         stop.set()
@@ -135,7 +135,6 @@ def test_hanging_mail_server_holds_up_nobody(
 
 def test_share_that_hangs_holds_up_no_alert(
     servers_of_people: Callable[[str], Server],
-    secret: Path,
     database: Engine,
     share: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -146,7 +145,7 @@ def test_share_that_hangs_holds_up_no_alert(
     monkeypatch.setattr(delivery, "SHEET_SECONDS", 0.1)
     server = servers_of_people("smtp")
     judged_slide(database, share, "PHANTOM-1", **LEUKAEMIA)
-    deliverer = Deliverer(database, on_call(server, secret), {"di60": Source(path=share)})
+    deliverer = Deliverer(database, on_call(server), {"di60": Source(path=share)})
     try:
         assert deliverer.deliver_due() == 1
     finally:
@@ -155,12 +154,12 @@ def test_share_that_hangs_holds_up_no_alert(
 
 
 def test_name_on_the_share_adds_no_header(
-    servers_of_people: Callable[[str], Server], secret: Path, database: Engine, share: Path
+    servers_of_people: Callable[[str], Server], database: Engine, share: Path
 ) -> None:
     """A folder called `A, newline, Bcc: ...` is one line of a subject and nothing else."""
     judged_slide(database, share, "PHANTOM\r\nBcc: thief@example.org\n\nAll is well", **LEUKAEMIA)
     server = servers_of_people("smtp")
-    deliverer = Deliverer(database, on_call(server, secret), {"di60": Source(path=share)})
+    deliverer = Deliverer(database, on_call(server), {"di60": Source(path=share)})
     assert deliverer.deliver_due() == 1
     mail = message_from_bytes(server.messages[0], policy=policy.default)
     assert mail["Bcc"] is None
@@ -172,7 +171,7 @@ def test_name_on_the_share_adds_no_header(
 
 
 def test_suspected_apl_goes_first_and_is_named(
-    servers_of_people: Callable[[str], Server], secret: Path, database: Engine, share: Path
+    servers_of_people: Callable[[str], Server], database: Engine, share: Path
 ) -> None:
     """The later alert of the more urgent slide leads the list, and its subject says why."""
     judged_slide(database, share, "PHANTOM-1", **LEUKAEMIA)
@@ -181,7 +180,7 @@ def test_suspected_apl_goes_first_and_is_named(
         _, waiting = alerts.unacknowledged(connection)
     assert [alert.message["apl_suspected"] for alert in waiting] == [True, False]
     server = servers_of_people("smtp")
-    assert Deliverer(database, on_call(server, secret), {}).deliver_due() == 2
+    assert Deliverer(database, on_call(server), {}).deliver_due() == 2
     subjects = {message_from_bytes(raw)["Subject"] for raw in server.messages}
     assert subjects == {
         "[Smearwatch] URGENT, APL suspected: slide PHANTOM-22",
@@ -190,13 +189,13 @@ def test_suspected_apl_goes_first_and_is_named(
 
 
 def test_message_says_what_the_slide_is_judged_by_now(
-    servers_of_people: Callable[[str], Server], secret: Path, database: Engine, share: Path
+    servers_of_people: Callable[[str], Server], database: Engine, share: Path
 ) -> None:
     """An open alert whose slide fell since goes on, and says that it fell."""
     judged_slide(database, share, "PHANTOM-1", **LEUKAEMIA)
     list(reassess(database, replace(rulebook.shipped(), urgent_suspicious=0.9)))
     server = servers_of_people("smtp")
-    assert Deliverer(database, on_call(server, secret), {}).deliver_due() == 1
+    assert Deliverer(database, on_call(server), {}).deliver_due() == 1
     assert b"Judged again since, with other rules or more images: review" in server.messages[0]
 
 
