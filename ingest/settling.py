@@ -85,6 +85,10 @@ class Settling:
         self._when = finished_when
         self._folders: dict[str, _Observed] = {}
 
+    def __contains__(self, key: str) -> bool:
+        """True while a folder has been seen and not been forgotten."""
+        return key in self._folders
+
     def observe(self, key: str, snapshot: Snapshot, now: float) -> Verdict:
         """Take note of a folder as it is at `now`, by a monotonic clock, and judge it."""
         folder = self._folders.get(key)

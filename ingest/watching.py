@@ -109,7 +109,7 @@ class SourceWatch:
     def _look(
         self, folder: Path, path: str, known: slides.Known | None, now: float
     ) -> Verdict | None:
-        if known is not None and self._is_settled(known):
+        if known is not None and self._is_settled(known) and path not in self.settling:
             return None
         try:
             cells = self._cells(folder)
@@ -120,6 +120,7 @@ class SourceWatch:
             self._fail(known or self._discover(folder, path), failure, None)
             return None
         if known is not None and self._is_unchanged(known, cells):
+            self.settling.forget(path)
             return None
         marker = self.source.marker
         snapshot = Snapshot.of(cells, marker is not None and (folder / marker).exists())

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
 class Night:
-    """`smearwatch up --once` over a share, under a launcher where one is given."""
+    """`smearwatch up --once` over a share."""
 
-    def __init__(
-        self, share: Path, home: Path, launcher: Sequence[str] = (), **environment: str
-    ) -> None:
+    def __init__(self, share: Path, home: Path, **environment: str) -> None:
+        self.share = share
         self.environment = os.environ | {"SMEARWATCH_HOME": str(home)} | environment
-        self.share, self.launcher = share, launcher
         self.once()
 
     def once(self) -> None:
@@ -35,7 +33,7 @@ class Night:
     def smearwatch(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """One command of this installation."""
         return subprocess.run(
-            [*self.launcher, sys.executable, "-m", "smearwatch", *arguments],
+            [sys.executable, "-m", "smearwatch", *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -51,4 +49,4 @@ class Night:
         """The rows of a query, as an analyst would ask it."""
         done = self.smearwatch("psql", "-X", "-q", "--csv", "-t", "-c", query)
         assert done.returncode == 0, done.stderr
-        return list(csv.reader(done.stdout.splitlines()))
+        return list(csv.reader(io.StringIO(done.stdout)))
