@@ -77,9 +77,10 @@ class Recipe:
 # From a bundle's networks: what they see first (edges, stain) is learnt; blocks 1 to 3 stay.
 FINE_TUNING = Recipe(
     stages={
-        "efficientnet_b1": (Stage(192, 10, 2e-4, frozen=3),),
-        "efficientnet_v2_b2": (Stage(192, 10, 2e-4, frozen=3),),
+        "efficientnet_b1": (Stage(192, 5, 2e-4, frozen=3),),
+        "efficientnet_v2_b2": (Stage(192, 5, 2e-4, frozen=3),),
     },
+    plateau_patience=1,
     inherit=False,
 )
 MONITOR = "val_cell_f1"
