@@ -23,6 +23,16 @@ EXAMPLES ?= 10000
 hostile: $(VENV)/test.done
 	SMEARWATCH_HOSTILE_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/hostile -s --timeout=0
 
+# A bill of materials of each image, and what is known against its packages (needs the internet).
+AUDIT := $(VENV)/audit
+audit: $(AUDIT)/done
+	PYTHONWARNINGS=ignore $(AUDIT)/bin/python deploy/audit.py
+
+$(AUDIT)/done: requirements/audit.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 lint: $(VENV)/test.done
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

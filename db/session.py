@@ -11,6 +11,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from smearwatch.protection import Way
+
 __all__ = ["Connection", "DatabaseUnavailable", "Engine", "connect", "transaction"]
 
 STATEMENT_TIMEOUT_MS = 60_000
@@ -63,6 +65,21 @@ def connect(url: str, *, application: str = "smearwatch", pool_size: int = 2) ->
             f"-c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
         },
     )
+
+
+def way_to(engine: Engine) -> Way:
+    """How this connection is protected, by its own word: settings come from many places."""
+    with transaction(engine) as connection:
+        driver = connection.connection.driver_connection
+        if driver is None:
+            raise DatabaseUnavailable("the connection is closed")
+        mode = driver.info.get_parameters().get("sslmode")
+        return Way(
+            host=driver.info.host,
+            encrypted=driver.pgconn.ssl_in_use,
+            verified=mode == "verify-full",
+            password=driver.pgconn.used_password,
+        )
 
 
 @contextmanager

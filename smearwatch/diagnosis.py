@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from smearwatch import on_call, rulebook
 from smearwatch.on_call import OnCallError
+from smearwatch.protection import way_to_redis, weaknesses
 from smearwatch.settings import Settings
 
 REACH_SECONDS = 5.0
@@ -22,6 +23,7 @@ class Check(NamedTuple):
     name: str
     passed: bool
     finding: str
+    warning: bool = False  # it works, and a hospital would want it otherwise
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -51,6 +53,8 @@ def _servers(settings: Settings) -> Iterator[Check]:
         with services.running(settings, broker=True) as found:
             yield _attempt("PostgreSQL", lambda: _database(found))
             yield _attempt("Redis", lambda: _broker(found))
+            yield _protection("way to PostgreSQL", lambda: _weak_database(found))
+            yield _protection("way to Redis", lambda: _weak_broker(found))
     except Exception as error:  # noqa: BLE001 - a doctor reports whatever it meets
         yield Check("servers", passed=False, finding=str(error))
 
@@ -60,6 +64,33 @@ def _attempt(name: str, check: Callable[[], str]) -> Check:
         return Check(name, passed=True, finding=check())
     except Exception as error:  # noqa: BLE001 - a doctor reports whatever it meets
         return Check(name, passed=False, finding=f"{type(error).__name__}: {error}")
+
+
+def _protection(name: str, weaknesses: Callable[[], list[str]]) -> Check:
+    try:
+        found = weaknesses()
+    except Exception as error:  # noqa: BLE001 - a doctor reports whatever it meets
+        return Check(name, passed=False, finding=f"{type(error).__name__}: {error}")
+    finding = "; ".join(found) or "protected, or not leaving this machine"
+    return Check(name, passed=True, finding=finding, warning=bool(found))
+
+
+def _weak_database(settings: Settings) -> list[str]:
+    from db.session import connect, way_to
+
+    engine = connect(settings.database())
+    try:
+        way = way_to(engine)
+    finally:
+        engine.dispose()
+    add = "sslmode=verify-full&sslrootcert=FILE in SMEARWATCH_DATABASE_URL"
+    return list(weaknesses(way, f"put {add}", f"put {add}"))
+
+
+def _weak_broker(settings: Settings) -> list[str]:
+    verify = "?ssl_cert_reqs=required&ssl_ca_certs=FILE in SMEARWATCH_BROKER_URL"
+    way = way_to_redis(settings.broker())
+    return list(weaknesses(way, f"use rediss://...{verify}", f"put {verify}"))
 
 
 def _database(settings: Settings) -> str:

@@ -158,6 +158,8 @@ def doctor(as_json: AsJson = False) -> None:
     else:
         for check in checks:
             mark, colour = ("ok  ", "green") if check.passed else ("FAIL", "red")
+            if check.warning:
+                mark, colour = "warn", "yellow"
             typer.secho(f"{mark} {check.name}: {check.finding}", fg=colour)
     if not all(check.passed for check in checks):
         raise typer.Exit(1)
