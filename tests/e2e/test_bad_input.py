@@ -186,8 +186,8 @@ def test_folder_that_vanishes_while_it_is_read(
         ErrorRates(bundle.held_out),
     )
     folder = draw(source.path, "PHANTOM-1", seed=6)
-    watch = SourceWatch("di60", source, database)
-    take_up(watch, database)
+    draw(source.path, "PHANTOM-2", seed=7)
+    take_up(SourceWatch("di60", source, database), database)
     reads, read = itertools.count(), images.read_bytes
 
     def read_until_gone(path: Path) -> bytes:
@@ -199,8 +199,6 @@ def test_folder_that_vanishes_while_it_is_read(
     with transaction(database) as connection:
         results.register_model(connection, bundle.registration)
     analyst.analyse(1)
-    draw(source.path, "PHANTOM-2", seed=7)
-    take_up(watch, database)
     analyst.analyse(2)
     with transaction(database) as connection:
         rows = connection.execute(text("SELECT state, error_code, remedy FROM slides ORDER BY id"))
