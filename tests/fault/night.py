@@ -88,6 +88,15 @@ class Night:
             return None
         return children[0] if children else None
 
+    def beats(self) -> set[object]:
+        """The numbers of the processes that live, or died without a word."""
+        return {pid for (pid,) in self.servers.sql("SELECT pid FROM processes")}
+
+    def pid(self, name: str) -> int:
+        """The number of the process that beats for a part."""
+        child = self.child(name) if name == "worker" else None
+        return child.pid if child else self.parts[name].pid
+
     def arm(self, point: str, what: str = "kill") -> None:
         """The next process that comes to a failpoint is killed, or held, there."""
         (self.points / point).write_text(what)

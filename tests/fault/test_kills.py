@@ -7,7 +7,6 @@ import pytest
 from tests.fault.night import RESUMED_WITHIN_S, Night, hold_for
 from tests.processes import kill_tree, wait_until
 
-_WORKERS = "SELECT pid FROM processes WHERE name = 'worker'"
 POINTS = ["slide.claimed", "slide.batch", "slide.before_commit", "slide.committed"]
 
 
@@ -60,7 +59,7 @@ def test_whole_worker_killed(night: Night) -> None:
     night.wait_for("slide.batch")
     first = night.parts.pop("worker")
     night.start("worker")
-    wait_until(lambda: len(night.servers.sql(_WORKERS)) == 2, 150, "the second is there")
+    wait_until(lambda: night.pid("worker") in night.beats(), 150, "the second is there")
     kill_tree(first.pid)
     seconds = wait_until(lambda: night.slide(name)["attempts"] == 2, 60, "it is taken up")
     night.release("slide.batch")
@@ -73,11 +72,11 @@ def test_worker_told_to_end_finishes_its_slide(night: Night) -> None:
     night.arm("slide.batch", "hold")
     name = night.drop()
     night.wait_for("slide.batch")
-    worker = night.tell_to_end("worker")
+    pid, worker = night.pid("worker"), night.tell_to_end("worker")
     night.release("slide.batch")
     assert worker.wait(30) == 0
     assert night.is_judged(name)
-    assert night.servers.sql(_WORKERS) == []
+    assert pid not in night.beats()
     night.start("worker")
 
 
@@ -98,9 +97,11 @@ def test_worker_out_of_time_gives_its_slide_back(night: Night) -> None:
 
 def test_ingester_and_delivery_end_in_order(night: Night) -> None:
     """SIGTERM: both leave within seconds, with 0, and are not missed."""
+    pids = {night.pid("ingest"), night.pid("deliver")}
+    assert pids <= night.beats()
     assert night.tell_to_end("ingest").wait(15) == 0
     assert night.tell_to_end("deliver").wait(15) == 0
-    assert night.servers.sql("SELECT name FROM processes WHERE name <> 'worker'") == []
+    assert not pids & night.beats()
     night.start("ingest", "deliver")
 
 
