@@ -97,6 +97,10 @@ class Night:
         child = self.child(name) if name == "worker" else None
         return child.pid if child else self.parts[name].pid
 
+    def wait_beat(self, *names: str) -> None:
+        """Until parts that were started are at work."""
+        wait_until(lambda: {self.pid(name) for name in names} <= self.beats(), 150, f"{names} beat")
+
     def arm(self, point: str, what: str = "kill") -> None:
         """The next process that comes to a failpoint is killed, or held, there."""
         (self.points / point).write_text(what)

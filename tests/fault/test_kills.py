@@ -59,7 +59,7 @@ def test_whole_worker_killed(night: Night) -> None:
     night.wait_for("slide.batch")
     first = night.parts.pop("worker")
     night.start("worker")
-    wait_until(lambda: night.pid("worker") in night.beats(), 150, "the second is there")
+    night.wait_beat("worker")
     kill_tree(first.pid)
     seconds = wait_until(lambda: night.slide(name)["attempts"] == 2, 60, "it is taken up")
     night.release("slide.batch")
@@ -82,6 +82,7 @@ def test_worker_told_to_end_finishes_its_slide(night: Night) -> None:
 
 def test_worker_out_of_time_gives_its_slide_back(night: Night) -> None:
     """SIGTERM and no time to finish: the slide waits again at once and no attempt is counted."""
+    night.wait_beat("worker")
     assert night.tell_to_end("worker").wait(30) == 0
     night.parts["worker"] = night.installation.start("worker", SMEARWATCH_FINISH_SECONDS="0.5")
     night.arm("slide.batch", "hold")
@@ -97,8 +98,8 @@ def test_worker_out_of_time_gives_its_slide_back(night: Night) -> None:
 
 def test_ingester_and_delivery_end_in_order(night: Night) -> None:
     """SIGTERM: both leave within seconds, with 0, and are not missed."""
+    night.wait_beat("ingest", "deliver")
     pids = {night.pid("ingest"), night.pid("deliver")}
-    assert pids <= night.beats()
     assert night.tell_to_end("ingest").wait(15) == 0
     assert night.tell_to_end("deliver").wait(15) == 0
     assert not pids & night.beats()
