@@ -72,11 +72,10 @@ class CellFile:
 def find_slides(root: Path, max_depth: int = 6) -> Iterator[Path]:
     """Slide folders below `root`, or `root` itself, in order of their names.
 
-    A folder is a slide if it has a folder of (un)signed slides, if at least half of its folders
-    are classes of the instrument, or if it holds images itself. An image or class folder that
-    strayed among many slides must not make one slide, one patient, of them all: a folder with
-    folders two deep that are no classes is searched instead, and so is a `root` that has images
-    beside other folders.
+    A folder is a slide if at least half of its folders are of (un)signed slides or classes of the
+    instrument, or if it holds images itself. An image or such a folder that strayed among many
+    slides must not make one slide, one patient, of them all: a folder with folders two deep that
+    are neither is searched instead, and so is a `root` that has images beside other folders.
 
     Folders without any image, folders that cannot be read and links to folders outside `root` come
     too, so that somebody hears of them.
@@ -106,12 +105,10 @@ def _leads_out(link: Path, root: Path) -> bool:
 
 
 def _is_slide(folder: Path, folders: Sequence[str], *, has_images: bool, at_root: bool) -> bool:
-    if any(_is_signed(name) for name in folders):
-        return True
-    others = [name for name in folders if not _is_class(name)]
-    mostly_classes = 2 * len(others) <= len(folders) and len(folders) > 0
+    others = [name for name in folders if not (_is_class(name) or _is_signed(name))]
+    mostly_its_own = 2 * len(others) <= len(folders) and len(folders) > 0
     flat = has_images and not (at_root and others)
-    return (mostly_classes or flat) and not any(_has_folders(folder / name) for name in others)
+    return (mostly_its_own or flat) and not any(_has_folders(folder / name) for name in others)
 
 
 def _look_into(folder: Path) -> tuple[list[str], list[str], bool]:
@@ -332,8 +329,9 @@ def content_hash(path: Path) -> bytes:
 
 
 def barcode(slide: Path, root: Path) -> str:
-    """The slide's barcode: its folder's name, or the name above where the folder is a time."""
+    """The slide's barcode: its folder's name, or the name above where that names no slide."""
     slide, root = slide.absolute(), root.absolute()
-    if _TIME.fullmatch(slide.name) and root in slide.parent.parents:
+    names_none = _TIME.fullmatch(slide.name) or _is_signed(slide.name)
+    if names_none and root in slide.parent.parents:
         return _shown(slide.parent.name)
     return _shown(slide.name)

@@ -195,6 +195,7 @@ def good_slide(share: Path) -> None:
 
 @hostile(60)
 @given(ENTRIES, RACES)
+@example([Entry(0, b"Signed slides", "folder")], [])  # made one slide of the whole share
 @example([Entry(0, b"A", "folder"), Entry(1, b"a.jpg", "endless")], [])
 @example([Entry(0, b"A", "folder"), Entry(1, b"a.jpg", "file")], [(3, 0, "link out")])
 @example([Entry(0, b"A", "folder"), Entry(1, b"a.jpg", "device")], [])

@@ -73,7 +73,15 @@ def test_layouts(tmp_path: Path, files: list[str], slides: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "stray", ["stray.jpg", "Lymphocyte/LY_9.jpg", "day/stray.jpg", "day/Lymphocyte/LY_9.jpg"]
+    "stray",
+    [
+        "stray.jpg",
+        "Lymphocyte/LY_9.jpg",
+        "Signed slides/Lymphocyte/LY_9.jpg",
+        "day/stray.jpg",
+        "day/Lymphocyte/LY_9.jpg",
+        "day/Signed slides/Lymphocyte/LY_9.jpg",
+    ],
 )
 def test_stray_image_does_not_merge_slides(tmp_path: Path, stray: str) -> None:
     """A stray image or class folder among slides never makes one slide of many patients."""
@@ -386,6 +394,7 @@ def test_file_removed_before_it_is_read(tmp_path: Path) -> None:
         ("Patient_17/2018-12-16_2346", "Patient_17"),
         ("2018-12-16/Patient_17/2018-12-16_2346", "Patient_17"),
         ("2018-12-16_2346", "2018-12-16_2346"),
+        ("Patient_17/Signed slides", "Patient_17"),
         (".", "root"),
     ],
 )
