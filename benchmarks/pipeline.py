@@ -77,13 +77,24 @@ def _memory(command: str) -> Iterator[list[float]]:
 def _resident(command: str) -> Iterator[int]:
     """Bytes that each of our descendants running a command holds (Linux)."""
     page = os.sysconf("SC_PAGE_SIZE")
-    for process in Path("/proc").glob("[0-9]*"):
+    for process in _descendants(os.getpid()):
         try:
             said = (process / "cmdline").read_bytes().split(b"\0")
             if [b"smearwatch", command.encode()] == said[2:4]:
                 yield int((process / "statm").read_text().split()[1]) * page
         except OSError:
             continue  # it ended meanwhile
+
+
+def _descendants(pid: int) -> Iterator[Path]:
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            born = children.read_text().split()
+        except OSError:
+            continue  # a thread that ended meanwhile
+        for child in born:
+            yield Path("/proc") / child
+            yield from _descendants(int(child))
 
 
 def _summary(samples: list[float]) -> dict[str, Any]:

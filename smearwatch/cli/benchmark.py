@@ -88,7 +88,7 @@ def _compare_with_goals(result: dict[str, Any]) -> None:
     contenders, reached = result["contenders"], {}
     best = result["headline"]["contender"]
     reached["ratio to the paper's pipeline"] = result["headline"]["ratio_to_paper"]
-    if "pipeline" in result and best:
+    if best and result.get("pipeline", {}).get("cells_per_s"):
         share = result["pipeline"]["cells_per_s"] / contenders[best]["cells_per_s"]
         result["pipeline"]["share_of_engine"] = round(share, 2)
         reached["pipeline's share of the bare engine"] = result["pipeline"]["share_of_engine"]
