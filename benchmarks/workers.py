@@ -19,6 +19,7 @@ from db import migrate, reading, slides
 from db.session import Engine, connect, transaction
 from smearwatch import services
 from smearwatch.settings import Settings
+from smearwatch.supervision import STDERR
 
 GIVE_UP_SECONDS = 3600.0
 
@@ -73,7 +74,9 @@ def _running(
     running = []
     for place, command in enumerate(commands):
         process = subprocess.Popen(  # noqa: S603 - our own commands
-            [sys.executable, "-m", "smearwatch", *command], env=environment
+            [sys.executable, "-m", "smearwatch", *command],
+            env=environment,
+            stdout=STDERR,  # ours is for the result
         )
         running.append(process)
         if place < len(pinned) and (core := pinned[place]) is not None:

@@ -30,6 +30,7 @@ from worker import dispatch
 
 GRACE_SECONDS = 10.0  # beyond a worker's time to finish its slide
 RESTART_SECONDS = 2.0
+STDERR = 2
 VIEW_SECONDS = 3.0  # between two looks: counting years of slides takes a tenth of a second
 log = structlog.get_logger()
 
@@ -57,8 +58,8 @@ class Part:
             self.process = subprocess.Popen(  # noqa: S603 - our own commands
                 [sys.executable, "-m", "smearwatch", self.name, *self.arguments],
                 env=self.environment,
-                stdout=self.output,
-                stderr=self.output,
+                stdout=self.output or STDERR,  # our own stdout may be read by a program
+                stderr=self.output or STDERR,
                 start_new_session=True,  # Ctrl-C is for the supervisor to pass on
             )
             self.restarts, self.next_start = self.restarts + 1, 0.0

@@ -104,7 +104,10 @@ def _compare_with_goals(result: dict[str, Any]) -> None:
 def _print(result: dict[str, Any]) -> None:
     headline = result["headline"]
     typer.echo(f"{headline['contender']}: {headline['ratio_to_paper']} times the paper's pipeline")
-    rows = [{"contender": name, **one} for name, one in result["contenders"].items()]
+    rows = [
+        {"contender": name, **one, "skipped": str(one.get("skipped") or "")[:60] or None}
+        for name, one in result["contenders"].items()
+    ]
     columns = ("contender", "ratio_to_paper", "cells_per_s", "peak_memory_mb", "skipped")
     print_table([dict.fromkeys(columns) | row for row in rows], columns, "Cells from file to class")
     typer.echo(", ".join(f"{name} {value}" for name, value in result["machine"].items()))

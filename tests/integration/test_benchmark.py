@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -109,3 +113,26 @@ def test_real_cells_are_spread_over_the_folder(tmp_path: Path) -> None:
     assert len(cells.some(20, tmp_path)) == 20
     with pytest.raises(FileNotFoundError):
         cells.some(4, tmp_path / "nowhere")
+
+
+@pytest.mark.timeout(180)
+def test_pipeline_is_measured_through_real_parts(tmp_path: Path) -> None:
+    """Whole slides through ingester, Redis, worker and PostgreSQL; stdout holds the result alone."""
+    code = """
+import json
+from benchmarks import cells, pipeline
+from smearwatch.cli.app import configured
+configured()
+print(json.dumps(pipeline.night(2, cells.some(40, None))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    seen = json.loads(done.stdout)
+    assert (seen["slides"], seen["judged"], seen["cells"]) == (2, 2, 80)
+    assert 0 < seen["cells_per_s"] <= seen["cells_per_s_in_worker"]
+    assert seen["worker_memory_mb"]["peak"] > 100
