@@ -21,6 +21,7 @@ from tests.processes import kill, kill_tree
 
 KILLS_A_ROUND = 8
 PAUSE_S = (0.2, 2.5)  # between two kills
+CATCH_S = 8.0  # for a worker to have a slide when it is killed
 REST_S = 180.0  # for a night to finish everything after the last kill
 POINTS = (
     "slide.claimed",
@@ -85,8 +86,8 @@ class Chaos:
         }
 
     def _kill_child(self) -> None:
+        self._note_deaths()
         if child := self.night.child():
-            self._note_deaths()
             kill(child.pid)
 
     def _kill_worker(self) -> None:
@@ -94,6 +95,11 @@ class Chaos:
         kill_tree(self.night.parts["worker"].pid)
 
     def _note_deaths(self) -> None:
+        """Most kills would find the worker idle: give it a slide to be killed with."""
+        self.night.drop(self.random.choice(sorted(SLIDES)))
+        deadline = time.monotonic() + CATCH_S
+        while not self._running() and time.monotonic() < deadline:
+            self._look()
         for path, lease in self._running():
             self.waiting[path] = (time.monotonic(), lease)
 
