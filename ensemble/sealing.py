@@ -19,8 +19,8 @@ from ensemble import bundle as bundles
 from ensemble import calibration, evaluation, networks
 from ensemble.bundle import Bundle, Description
 from ensemble.card import write_card
-from ensemble.dataset import LabelledCell, fingerprint, load_canvases
-from ensemble.engines import Engine, Prediction, predict
+from ensemble.dataset import LabelledCell, fingerprint
+from ensemble.engines import Prediction
 from ensemble.measuring import Measurement, in_split
 from ensemble.observation import Observer, vote
 from ensemble.voting import fit_cascade
@@ -110,19 +110,6 @@ def write_member(trained: keras.Model, out: Path, size: int) -> None:
         model = openvino.convert_model(folder)
     model.reshape({0: [-1, size, size, 3]})
     openvino.save_model(model, out / f"{trained.name}.xml", compress_to_fp16=True)
-
-
-def predict_all(
-    engine: Engine, bundle: Bundle, cells: Sequence[LabelledCell], batch: int = 64
-) -> Prediction:
-    """The ensemble's prediction of labelled cells, in their order."""
-    whole = load_canvases(cells, bundle.input_size)
-    margin = (whole.shape[1] - bundle.input_size) // 2
-    seen = whole[:, margin:, margin:][:, : bundle.input_size, : bundle.input_size]
-    parts = [
-        predict(engine, bundle, seen[start : start + batch]) for start in range(0, len(seen), batch)
-    ]
-    return Prediction(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
 def _measure(

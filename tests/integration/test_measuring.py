@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ensemble import bundle as bundles
-from ensemble import sealing, splits
+from ensemble import images, sealing, splits
 from ensemble.dataset import LabelledCell
 from ensemble.measuring import Measurement, NothingToMeasure
 from ensemble.observation import Observer, vote
@@ -56,10 +56,12 @@ def test_observer_says_what_the_engine_says(
     bundle: bundles.Bundle, cells: list[LabelledCell]
 ) -> None:
     """The extra outputs change nothing, and are the softmax's own logits and features."""
-    from ensemble.engines import OpenVINOEngine
+    from ensemble.engines import OpenVINOEngine, predict
 
     opinions = Observer(bundle).observe(cells[:6])
-    expected = sealing.predict_all(OpenVINOEngine(bundle), bundle, cells[:6])
+    pictures = [images.decode(cell.path.read_bytes()) for cell in cells[:6]]
+    seen = np.stack([images.network_input(one, bundle.input_size) for one in pictures])
+    expected = predict(OpenVINOEngine(bundle), bundle, seen)
     found = vote(opinions, bundle).calibrated(bundle.temperature)
     assert found.cell == pytest.approx(expected.cell, abs=1e-4)
     assert found.leukocyte == pytest.approx(expected.leukocyte, abs=1e-4)
