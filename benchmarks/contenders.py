@@ -80,15 +80,19 @@ def _compiled() -> Predict:
 
 
 def _onnx() -> Predict:
-    """ONNX Runtime on Keras' own export; both are the user's to install."""
+    """ONNX Runtime on what tf2onnx makes of Keras' export; both are the user's to install."""
     import onnxruntime
+    import tf2onnx
 
     sessions: dict[str, Any] = {}
 
     def session(member: keras.Model) -> Any:  # noqa: ANN401 - ONNX Runtime is not typed
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "member.onnx"
-            member.export(file, format="onnx", verbose=False)
+            saved, file = Path(folder) / "saved", Path(folder) / "member.onnx"
+            member(np.zeros((1, 256, 256, 3), np.float32))  # only what was called is exported
+            member.export(saved, verbose=False)
+            convert = [tf2onnx.convert.__name__, "--saved-model", saved, "--output", file]
+            subprocess.run([sys.executable, "-m", *convert], check=True, capture_output=True)  # noqa: S603
             return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
     def predict(member: keras.Model, images: Images) -> Images:

@@ -32,7 +32,7 @@ def night(slides: int, images: list[bytes]) -> dict[str, Any]:
         settings = installation(Path(folder), slides, images)
         started = time.monotonic()
         with _memory("worker") as samples:
-            supervision.run(settings, once=True)
+            supervision.run(settings, once=True, stop=threading.Event())  # signals end us all
         wall = time.monotonic() - started
         with services.running(settings) as found:
             engine = connect(found.database())

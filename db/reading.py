@@ -141,13 +141,13 @@ def throughput(connection: Connection) -> Row:
         connection,
         """
         SELECT count(*) AS judged,
-               sum(found_cells)::float AS cells,
+               sum(found_cells)::integer AS cells,
                round((sum(found_cells) / extract(epoch FROM
                    max(finished_at) - min(started_at)))::numeric, 1)::float AS cells_per_s,
                round((sum(found_cells) / extract(epoch FROM
                    sum(finished_at - started_at)))::numeric, 1)::float AS cells_per_s_in_worker,
-               percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM
-                   finished_at - started_at))::float AS median_slide_s
+               round(percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM
+                   finished_at - started_at))::numeric, 2)::float AS median_slide_s
         FROM slides WHERE state IN ('analysed', 'inadequate')
         """,
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from smearwatch.cli.app import AsJson, app, configured, print_json, print_table
+from smearwatch.cli.night import end_on_sigterm
 
 GOALS = {"ratio to the paper's pipeline": 6.0, "pipeline's share of the bare engine": 0.9}
 
@@ -43,6 +44,7 @@ def benchmark(
     from benchmarks import workers as scaling
 
     configured()
+    end_on_sigterm()
     counts = _counts(workers)
     some = given.some(max(images, pipeline.CELLS), cells)
     with tempfile.TemporaryDirectory(prefix="smearwatch-") as folder:

@@ -55,10 +55,12 @@ NO_PORT = f"postgresql://u:{CANARY}@host:noport/x"
         ("psql", NO_PORT),
     ],
 )
-def test_wrong_url_is_not_repeated(installation: Installation, command: str, url: str) -> None:
+def test_wrong_url_is_not_repeated(
+    installation: Installation, command: str, url: str, tmp_path: Path
+) -> None:
     """A URL that cannot be is an error, and its password no part of the message."""
     installation.environment["SMEARWATCH_DATABASE_URL"] = url
-    done = installation.run(command, *(["x.dump"] if command == "backup" else []))
+    done = installation.run(command, *([str(tmp_path / "x.dump")] if command == "backup" else []))
     assert done.returncode != 0
     assert CANARY not in done.stdout + done.stderr
 
