@@ -22,6 +22,8 @@ def _shown(value: object) -> str:
         return ""
     if isinstance(value, list | tuple):
         return ", ".join(map(_shown, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_shown(one)} in {name}" for name, one in value.items())
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -34,7 +36,8 @@ def benchmark(result: Mapping[str, Any]) -> str:
     """Everything that `smearwatch benchmark` measured."""
     parts = [table(named(result["contenders"], "contender")), table([result["machine"]])]
     if "accuracy" in result:
-        parts.append(table(named(result["accuracy"], "mode")))
+        modes = {name: one | _interval(one) for name, one in result["accuracy"].items()}
+        parts.append(table(named(modes, "mode")))
     if "pipeline" in result:
         memory = result["pipeline"].get("worker_memory_mb", {})
         flat = {f"worker_mb_{name}": memory.get(name) for name in ("early", "late", "peak")}
@@ -45,6 +48,11 @@ def benchmark(result: Mapping[str, Any]) -> str:
     if "workers" in result:
         parts.append(table(result["workers"]))
     return "\n\n".join(parts) + "\n"
+
+
+def _interval(mode: Mapping[str, Any]) -> dict[str, str]:
+    value, low, high = mode["f1_difference"]
+    return {"f1_difference": f"{value} ({low} to {high})"}
 
 
 def database(result: Mapping[str, Any]) -> str:

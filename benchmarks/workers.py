@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,11 @@ def _night(workers: int, routine: int, images: list[bytes]) -> dict[str, Any]:
                     ready = _until(lambda: _alive(database) == workers) - started
                     share = next(iter(found.sources.values())).path
                     cells.write(share / "STAT-1", images, b"stat")
-                    _until(lambda: _open(database) == 0 and _count(database, None) > routine)
+                    _until(
+                        lambda: (
+                            _open(database, found.sources) == 0 and _count(database, None) > routine
+                        )
+                    )
             with transaction(database) as connection:
                 seen = reading.throughput(connection) | reading.fairness(connection)
             database.dispose()
@@ -106,9 +110,9 @@ def _count(database: Engine, state: str | None) -> int:
     return sum(counts.values()) if state is None else counts.get(state, 0)
 
 
-def _open(database: Engine) -> int:
+def _open(database: Engine, sources: Collection[str]) -> int:
     with transaction(database) as connection:
-        return slides.open_slides(connection)
+        return slides.open_slides(connection, sources).total()
 
 
 def _alive(database: Engine) -> int:

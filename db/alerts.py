@@ -14,7 +14,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from db.models import Alert, AlertEvent, AlertEventKind
-from db.session import CONNECT_TIMEOUT_S, KEEPALIVE, DatabaseUnavailable, engine_url
+from db.session import (
+    CONNECT_TIMEOUT_S,
+    KEEPALIVE,
+    SERVER_KEEPALIVE,
+    DatabaseUnavailable,
+    engine_url,
+)
 from smearwatch.rules import Level
 
 CHANNEL = "smearwatch_alerts"  # the insert trigger on `alerts` notifies it
@@ -185,7 +191,11 @@ def listen(url: str, wait_seconds: float) -> Iterator[bool]:
     dsn = engine_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     try:
         with psycopg.connect(
-            dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, **KEEPALIVE
+            dsn,
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            options=SERVER_KEEPALIVE,
+            **KEEPALIVE,
         ) as connection:
             connection.execute(f"LISTEN {CHANNEL}")
             while True:

@@ -56,7 +56,7 @@ class Status:
         found += [
             f"{process['name']} on {process['host']}: {process['problem']}"
             for process in self.processes
-            if process["problem"]
+            if process["problem"] and process["silent_s"] <= SILENT_AFTER_S
         ]
         return found
 
@@ -164,7 +164,7 @@ def fairness(connection: Connection) -> Row:
                    ON other.priority = 'routine'
                   AND other.started_at > stat.queued_at AND other.started_at < stat.started_at
                  WHERE stat.priority = 'stat') AS routine_before_stat,
-               (SELECT max(extract(epoch FROM started_at - queued_at))::float
+               (SELECT round(max(extract(epoch FROM started_at - queued_at)), 1)::float
                   FROM slides WHERE priority = 'stat') AS stat_waited_s
         FROM slides WHERE state IN ('analysed', 'inadequate')
         """,

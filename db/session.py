@@ -25,6 +25,11 @@ KEEPALIVE: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
+# The same in the server, so that a dead deliverer's turn passes on; libpq's words, and its own.
+SERVER_KEEPALIVE = " ".join(
+    f"-c {name if name.startswith('tcp') else f'tcp_{name}'}={value}"
+    for name, value in KEEPALIVE.items()
+)
 # SQLSTATE: connection, resources, operator intervention, rolled back by a conflict, lock time-out,
 # idle in transaction, standby that cannot write
 _PASSING = ("08", "53", "57", "40", "55P03", "25P03", "25006")
@@ -60,7 +65,7 @@ def connect(url: str, *, application: str = "smearwatch", pool_size: int = 2) ->
             "connect_timeout": CONNECT_TIMEOUT_S,
             **KEEPALIVE,
             "application_name": application,
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} "
+            "options": f"{SERVER_KEEPALIVE} -c statement_timeout={STATEMENT_TIMEOUT_MS} "
             f"-c lock_timeout={LOCK_TIMEOUT_MS} "
             f"-c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
         },

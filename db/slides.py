@@ -2,7 +2,9 @@ r"""The slide's state machine: each transition is one function and one `UPDATE .
 
     discovered -> ready -> queued -> running -> analysed | inadequate | failed
          |  \-> duplicate            |  ^-- lease ran out, share away, worker ends: queued again
-         \-> failed (never settled, no images)       failed -> ready (retry)
+         \-> failed                  \-- other bytes than were finished: discovered again
+
+    failed -> ready (a later scan finds it whole) | ready or discovered (`smearwatch retry`)
 
 Every function takes an open connection; the caller's transaction decides when it is true. Each
 returns whether (or what) it changed: a transition that another process already made is not one.
@@ -10,11 +12,12 @@ returns whether (or what) it changed: a transition that another process already 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, func, select, text, update
+from sqlalchemy import Connection, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -99,11 +102,12 @@ class Finished:
 def mark_ready(connection: Connection, slide_id: int, folder: Finished) -> State | None:
     """A discovered (or failed before analysis) slide is finished: READY, or DUPLICATE of another.
 
-    The fingerprint's unique index decides between two ingesters or two copies of a folder.
+    The fingerprint's unique index decides between two ingesters or two copies of a folder. What
+    failed is no original: the copy takes its place, and may be judged.
     """
-    original = connection.scalar(
-        select(Slide.id).where(Slide.fingerprint == folder.fingerprint, Slide.id != slide_id)
-    )
+    same = (Slide.fingerprint == folder.fingerprint) & (Slide.id != slide_id)
+    _change(connection, same & (Slide.state == State.FAILED), fingerprint=None)
+    original = connection.scalar(select(Slide.id).where(same))
     if original is not None:
         return _become_duplicate(connection, slide_id, original, folder)
     changed = _change(
@@ -113,7 +117,7 @@ def mark_ready(connection: Connection, slide_id: int, folder: Finished) -> State
         **asdict(folder),
         ready_at=func.now(),
         finished_at=None,
-        attempts=0,
+        attempts=case((Slide.state == State.FAILED, 0), else_=Slide.attempts),  # given back
         **_NO_ERROR,
     )
     return State.READY if changed else None
@@ -217,7 +221,15 @@ def fail(
     With `look_again` the next scan looks at the folder anew and takes it up if it can be read.
     """
     forgotten = {"contents": None} if look_again else {}
-    return _change(connection, _held(held), **_failed(failure), **_NO_LEASE, **forgotten)
+    failed = _change(connection, _held(held), **_failed(failure), **_NO_LEASE, **forgotten)
+    if failed:
+        _release_copies(connection, [held.slide_id])
+    return failed
+
+
+def _release_copies(connection: Connection, originals: Collection[int]) -> None:
+    """Copies of what failed are looked at anew by one of the next scans, and may be judged."""
+    _change(connection, Slide.duplicate_of.in_(originals), contents=None)
 
 
 def fail_discovered(
@@ -295,6 +307,7 @@ def expire_leases(connection: Connection) -> tuple[list[int], list[int]]:
         .values(**_failed(worn_out), **_NO_LEASE)
         .returning(Slide.id)
     ).all()
+    _release_copies(connection, failed)
     again = connection.scalars(
         update(Slide)
         .where(expired, Slide.attempts < MAX_ATTEMPTS)
@@ -321,10 +334,11 @@ def to_send(
     return [(row.id, Priority(row.priority)) for row in rows if row.id not in in_broker]
 
 
-def open_slides(connection: Connection) -> int:
-    """How many slides are neither judged nor failed nor duplicates."""
-    query = select(func.count()).select_from(Slide).where(_OPEN)
-    return int(connection.scalars(query).one())
+def open_slides(connection: Connection, sources: Collection[str]) -> Counter[State]:
+    """How many slides of some sources are neither judged nor failed nor duplicates, by state."""
+    query = select(Slide.state, func.count()).where(_OPEN, Slide.source.in_(sources))
+    rows = connection.execute(query.group_by(Slide.state))
+    return Counter({State(state): number for state, number in rows})
 
 
 _OPEN = Slide.finished_at.is_(None)  # the same as no final state, and it has an index

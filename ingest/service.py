@@ -45,6 +45,7 @@ class Scanner:
         self.watch, self._news, self._over = watch, news, over
         self._wake = threading.Event()
         self._broke: str | None = None
+        self._said_no_events = False
         self.waiting: int | None = None  # folders not dealt with, by the last whole scan
         threading.Thread(target=self._run, name=f"scan-{watch.name}", daemon=True).start()
 
@@ -54,28 +55,33 @@ class Scanner:
         name, moved = self.watch.name, self.watch.moved
         if moved and (hangs := time.monotonic() - moved) > HANGS_AFTER_SECONDS:
             return f"source {name} hangs for {hangs:.0f} s: look at its file server"
-        if not self.watch.reachable:
-            return f"source {name} cannot be reached: look at its mount"
+        if self.watch.away:
+            return f"source {name} cannot be reached ({self.watch.away}): look at its mount"
         return self._broke and f"source {name} cannot be scanned ({self._broke}): see the log"
 
     def _run(self) -> None:
-        if not self.watch.source.poll:
-            self._observe()
+        observed = self.watch.source.poll
         seconds = self.watch.source.scan_seconds
         while not self._over.is_set():
+            observed = observed or self._observe()
             self._scan()
             self._news.set()
             self._over.wait(min(SWEEP_SECONDS, seconds))  # a burst of events is one scan
             self._wake.wait(max(0.0, seconds - SWEEP_SECONDS))
             self._wake.clear()
 
-    def _observe(self) -> None:
-        observer = Observer()
+    def _observe(self) -> bool:
+        """Be woken by events from now on; False where that cannot be, and scans alone must do."""
         try:
+            observer = Observer()
             observer.schedule(Hint(self._wake), str(self.watch.source.path), recursive=True)
-        except OSError as error:
-            log.warning("source.no_events", source=self.watch.name, error=error.strerror)
-        observer.start()
+            observer.start()
+        except OSError as error:  # the share is away, or inotify has no watch left
+            if not self._said_no_events:
+                log.warning("source.no_events", source=self.watch.name, error=error.strerror)
+            self._said_no_events = True
+            return False
+        return True
 
     def _scan(self) -> None:
         try:

@@ -38,8 +38,9 @@ class SourceWatch:
     database: Engine
     settling: Settling = field(init=False)
     scans: int = 0
-    reachable: bool = True
+    away: str | None = None  # why the share cannot be scanned at present
     moved: float = 0.0  # when the scan under way last got one folder further; else 0
+    device: int | None = None  # that the share was on when it last held something
 
     def __post_init__(self) -> None:
         self.settling = Settling(
@@ -58,13 +59,15 @@ class SourceWatch:
         """
         self.moved = time.monotonic()
         try:
-            return self._scan(now) if self._is_reachable() else 1
+            return self._scan(now)
         finally:
             self.moved = 0.0
 
     def _scan(self, now: float) -> int:
         with transaction(self.database) as connection:
             known = slides.newest(connection, self.name)
+        if not self._is_reachable(known):
+            return 1
         seen: set[str] = set()
         waiting = 0
         for folder in export.find_slides(self.source.path):
@@ -72,7 +75,7 @@ class SourceWatch:
             seen.add(path)
             waiting += not self._is_dealt_with(folder, path, known.get(path), now)
             self.moved = time.monotonic()
-        if not self._is_reachable():  # a share that went away took no slide with it
+        if not self._is_reachable(known):  # a share that went away took no slide with it
             return waiting + 1
         self._miss(known, seen)
         self.scans += 1
@@ -87,19 +90,32 @@ class SourceWatch:
             log.warning("folder.not_read", source=self.name, error=error.strerror)
             return False
 
-    def _is_reachable(self) -> bool:
-        try:
-            os.scandir(self.source.path).close()
-        except OSError as error:
-            if self.reachable:
-                # a share that is away is no bug of ours: no traceback
-                log.error("source.unreachable", source=self.name, error=error.strerror)  # noqa: TRY400
-            self.reachable = False
-            return False
-        if not self.reachable:
+    def _is_reachable(self, known: Mapping[str, slides.Known]) -> bool:
+        before, self.away = self.away, self._why_away(known)
+        if self.away and not before:
+            log.error("source.unreachable", source=self.name, error=self.away)
+        elif before and not self.away:
             log.info("source.back", source=self.name)
-        self.reachable = True
-        return True
+        return self.away is None
+
+    def _why_away(self, known: Mapping[str, slides.Known]) -> str | None:
+        """Why the share is not there; None if it is.
+
+        A share that is not mounted is an empty folder, on another device; an empty share where
+        nothing waits is only one whose slides were archived.
+        """
+        root = self.source.path
+        try:
+            device = root.stat().st_dev
+            with os.scandir(root) as entries:
+                empty = next(entries, None) is None
+        except OSError as error:
+            return error.strerror
+        if not empty:
+            self.device = device
+            return None
+        waits = any(slide.state not in slides.FINAL for slide in known.values())
+        return "it is empty" if waits or self.device not in {None, device} else None
 
     def _path(self, folder: Path) -> str:
         return os.fsencode(folder.relative_to(self.source.path)).decode(

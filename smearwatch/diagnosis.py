@@ -100,7 +100,7 @@ def _database(settings: Settings) -> str:
     engine = connect(settings.database())
     try:
         if migrate.pending(engine):
-            return "reachable; run `smearwatch migrate` before the night"
+            raise RuntimeError("reachable, but behind this program: run `smearwatch migrate`")
     finally:
         engine.dispose()
     return "reachable, schema up to date"

@@ -21,8 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 from db import alerts, migrate, reading, slides
+from db.models import State
 from db.session import DatabaseUnavailable, Engine, connect, transaction
-from smearwatch import services
+from ensemble import bundle as bundles
+from smearwatch import on_call, rulebook, services
 from smearwatch.cli.app import DISCLAIMER, levelled
 from smearwatch.settings import Settings
 from worker import app as celery
@@ -55,14 +57,18 @@ class Part:
             log.error("process.died", name=self.name, code=self.process.returncode)
             self.next_start = time.monotonic() + RESTART_SECONDS
         if time.monotonic() >= self.next_start:
-            self.process = subprocess.Popen(  # noqa: S603 - our own commands
-                [sys.executable, "-m", "smearwatch", self.name, *self.arguments],
-                env=self.environment,
-                stdout=self.output or STDERR,  # our own stdout may be read by a program
-                stderr=self.output or STDERR,
-                start_new_session=True,  # Ctrl-C is for the supervisor to pass on
-            )
+            self.start()
             self.restarts, self.next_start = self.restarts + 1, 0.0
+
+    def start(self) -> None:
+        """Start it, or start it again after it ended in order."""
+        self.process = subprocess.Popen(  # noqa: S603 - our own commands
+            [sys.executable, "-m", "smearwatch", self.name, *self.arguments],
+            env=self.environment,
+            stdout=self.output or STDERR,  # our own stdout may be read by a program
+            stderr=self.output or STDERR,
+            start_new_session=True,  # Ctrl-C is for the supervisor to pass on
+        )
 
     @property
     def finished(self) -> bool:
@@ -71,9 +77,17 @@ class Part:
 
 
 def run(settings: Settings, *, once: bool = False, stop: threading.Event | None = None) -> int:
-    """Run until told to stop (or, with `once`, until all is done). Returns the exit code."""
+    """Run until told to stop (or, with `once`, until all is done). Returns the exit code.
+
+    Raises:
+        BundleError, RulesError, OnCallError: a part would refuse this file at each start.
+    """
     from smearwatch.cli.night import stop_on_signals
 
+    bundles.load(settings.bundle_path)
+    rulebook.load(settings.rules)
+    if settings.alerts:
+        on_call.read(settings.alerts)
     stop = stop or stop_on_signals()
     with services.running(settings, broker=True) as found:
         engine = connect(found.database(), application="smearwatch-up")
@@ -87,8 +101,12 @@ def run(settings: Settings, *, once: bool = False, stop: threading.Event | None 
         with _parts(found, once=once) as parts, _view(engine) as refresh:
             while not stop.is_set():
                 ingesting = _supervise(parts, once=once)
-                if once and not ingesting and _is_done(engine, found, sweep):
-                    break
+                if once and not ingesting:
+                    left = _left(engine, found, sweep)
+                    if not left:
+                        break
+                    if State.DISCOVERED in left:  # it grew after the ingester had left
+                        _start_again(parts, "ingest")
                 refresh()
                 stop.wait(1.0)
         engine.dispose()
@@ -119,16 +137,23 @@ def _supervise(parts: Sequence[Part], *, once: bool) -> bool:
     return ingesting
 
 
-def _is_done(engine: Engine, settings: Settings, sweep: Callable[[], object]) -> bool:
-    """No slide and no alert waits any more; sweeps meanwhile, since the ingester has left."""
+def _left(engine: Engine, settings: Settings, sweep: Callable[[], object]) -> set[str]:
+    """What waits: states of slides, alerts, PostgreSQL; sweeps, since the ingester has left."""
     try:
         sweep()
         with transaction(engine) as connection:
-            told = settings.alerts is None or not alerts.untried(connection)
-            return slides.open_slides(connection) == 0 and told
+            untold = settings.alerts is not None and alerts.untried(connection)
+            states = slides.open_slides(connection, settings.sources)
     except DatabaseUnavailable as error:
         log.warning("database.unavailable", error=str(error))
-        return False
+        return {"database"}
+    return {*states, "alert"} if untold else {*states}
+
+
+def _start_again(parts: Sequence[Part], name: str) -> None:
+    for part in parts:
+        if part.name == name:
+            part.start()
 
 
 @contextmanager

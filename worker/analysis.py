@@ -71,11 +71,10 @@ class Analyst:
                 self._judge(held, lease)
         except LeaseLost:
             log.warning("slide.lease_lost", slide=held.slide_id)
-        except (ShareAway, WorkerEnds) as reason:
+        except (ShareAway, WorkerEnds) as reason:  # the sweep sends it again after a while
             with transaction(self.database) as connection:
                 slides.requeue(connection, held)
             log.warning("slide.put_back", slide=held.slide_id, why=type(reason).__name__)
-            time.sleep(PAUSE_SECONDS)
         except ExportError as error:
             failure = slides.Failure(error.code, str(error), error.remedy)
             self._fail(held, failure, look_again=True)
@@ -121,6 +120,9 @@ class Analyst:
                 f"{unread} images could not be read",
                 "look at the file server; the folder is taken up again once it can be read",
             )
+        if held.attempts >= slides.MAX_ATTEMPTS:
+            self._fail(held, _READ_DIFFERENTLY)
+            return
         with transaction(self.database) as connection:
             slides.give_back(connection, held)
         log.warning("slide.changed_while_read", slide=held.slide_id)
@@ -167,6 +169,14 @@ def fingerprint(files: list[CellFile], cells: list[Cell]) -> str:
         (file.name, file.size, bytes.fromhex(cell.sha256 or ""))
         for file, cell in zip(files, cells, strict=True)
     )
+
+
+_READ_DIFFERENTLY = slides.Failure(
+    "read_differently",
+    f"after {slides.MAX_ATTEMPTS} attempts a worker still reads other bytes than the ingester",
+    "compare their mounts and users, then `smearwatch retry ID`; a folder that changes is taken up "
+    "again by itself",
+)
 
 
 def _internal(error: Exception) -> slides.Failure:

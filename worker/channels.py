@@ -107,10 +107,20 @@ def _post(message: Message, url: str, secret_file: Path) -> None:
         },
     )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):  # noqa: S310
+        with _OPENER.open(request, timeout=TIMEOUT_SECONDS):
             pass
     except urllib.error.HTTPError as error:
         raise NotDelivered(f"HTTP {error.code} {error.reason}") from error
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would go on as a GET without the message, and its 200 would be a lie."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Leave the redirect what it is: an answer that is no 2xx."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 def _run(message: Message, command: list[str]) -> None:

@@ -72,13 +72,14 @@ class Deliverer:
 
     def _send_due(self, pool: Executor) -> list[Future[bool]]:
         """Begin to send what is due; what is still on its way is left alone."""
+        busy = set(self._on_their_way)  # before the look: what ends meanwhile is not in it yet
         with transaction(self.database) as connection:
             now, waiting = alerts.unacknowledged(connection)
         begun = []
         for alert in waiting:
             for notice in due(alert, self.on_call, now):
                 way = (alert.id, notice.recipient.name)
-                if way not in self._on_their_way:
+                if way not in busy:
                     self._on_their_way.add(way)
                     begun.append(pool.submit(self._attempt, alert, notice))
         return begun

@@ -40,7 +40,7 @@ class Lease:
         self._over.set()
         self._thread.join()
 
-    def check(self, _done: int = 0) -> None:
+    def check(self) -> None:
         """Between batches: go on only while the slide is ours.
 
         Raises:

@@ -58,6 +58,7 @@ class Shares:
     @property
     def problem(self) -> str | None:
         """Which shares cannot be reached at present; those that were away are asked again."""
-        away = sorted(name for name in self._away if not share.answers(self._sources[name].path))
-        self._away.intersection_update(away)
+        asked = sorted(self._away)  # a copy: the task's thread adds and removes
+        away = [name for name in asked if not share.answers(self._sources[name].path)]
+        self._away.difference_update(set(asked) - set(away))
         return f"cannot reach the share of {', '.join(away)}: look at its mount" if away else None

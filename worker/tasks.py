@@ -135,4 +135,6 @@ def _beat_forever(analyst: Analyst) -> None:
                 processes.beat(connection, "worker", detail, analyst.shares.problem)
         except DatabaseUnavailable as error:
             log.warning("database.unavailable", error=str(error))
+        except Exception:  # a beat that ends would make a living worker a dead one
+            log.exception("beat.broke")
         time.sleep(BEAT_SECONDS)

@@ -31,7 +31,7 @@ def _named(person: str) -> str:
     return person.strip()
 
 
-alerts_app = typer.Typer(help="Urgent verdicts that nobody acknowledged yet, oldest first.")
+alerts_app = typer.Typer()
 app.add_typer(alerts_app, name="alerts", rich_help_panel="Read the night")
 
 
@@ -41,7 +41,7 @@ def alerts(
     everything: Annotated[bool, typer.Option("--all", help="Acknowledged ones too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Urgent verdicts that nobody acknowledged yet, oldest first."""
+    """Urgent verdicts that nobody acknowledged yet: suspected APL first, then the oldest."""
     if ctx.invoked_subcommand is not None:
         return
     from db import reading

@@ -43,6 +43,10 @@ def with_sources(
 
     sources = dict(settings.sources)
     for path in exports or []:
+        if path.name in sources:
+            raise typer.BadParameter(
+                f"two sources are called {path.name!r}: name them in SMEARWATCH_SOURCES"
+            )
         sources[path.name] = Source(path=path)
     wishes: dict[str, object] = {"poll": True} if poll else {}
     if quiet is not None:

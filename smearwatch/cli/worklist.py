@@ -16,6 +16,7 @@ from smearwatch.cli.app import (
     print_json,
     print_table,
 )
+from smearwatch.rules import Level
 
 _SLIDE_COLUMNS = (
     "slide_id",
@@ -66,14 +67,17 @@ def _print_status(
 @app.command(rich_help_panel="Read the night")
 def slides(
     state: Annotated[str | None, typer.Option(help="Only slides in this state.")] = None,
-    level: Annotated[str | None, typer.Option(help="Only slides with this verdict.")] = None,
+    level: Annotated[Level | None, typer.Option(help="Only slides with this verdict.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 500,
     as_json: AsJson = False,
 ) -> None:
     """The worklist: the newest slides, urgent ones first, then the most suspicious."""
     from db import reading
+    from db.models import State
     from db.session import transaction
 
+    if state not in {None, *State}:
+        raise typer.BadParameter(f"no state {state!r}; there are {', '.join(State)}")
     with database() as engine, transaction(engine) as connection:
         rows = reading.slides(connection, state, level, limit)
     if as_json:

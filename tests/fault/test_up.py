@@ -53,3 +53,49 @@ def test_everything_under_up_is_started_again(share: Path, tmp_path: Path) -> No
     finally:
         kill_tree(up.pid)
         sys.stdout.write(Path(log.name).read_text(errors="replace"))
+
+
+@pytest.mark.timeout(240)
+def test_single_pass_takes_up_again_what_grew_meanwhile(share: Path, tmp_path: Path) -> None:
+    """`up --once` ends when its own slides are judged: one grew after the ingester had left."""
+    home, points = tmp_path / "home", tmp_path / "failpoints"
+    points.mkdir()
+    (points / "slide.claimed").write_text("hold")
+    source = {"share": {"path": str(share), "quiet_seconds": 1, "scan_seconds": 1}}
+    environment = {
+        "SMEARWATCH_HOME": str(home),
+        "SMEARWATCH_FAILPOINTS": str(points),
+        "SMEARWATCH_SOURCES": json.dumps(source),
+    }
+    drawn = phantoms.PhantomSlide("PHANTOM-1", {"neutrophil": 4})
+    folder = phantoms.write_slide(drawn, share, np.random.default_rng(1))
+    waits = "INSERT INTO slides (source, path, barcode) VALUES ('not ours', 'X', 'X')"
+    log = (tmp_path / "up.log").open("wb")
+    for command in (["migrate"], ["psql", "-c", waits]):
+        subprocess.run(
+            [sys.executable, "-m", "smearwatch", *command],
+            env=os.environ | environment,
+            check=True,
+        )
+    up = subprocess.Popen(
+        [sys.executable, "-m", "smearwatch", "up", "--once"],
+        env=os.environ | environment,
+        stdout=log,
+        stderr=log,
+    )
+    try:
+        wait_until((points / "slide.claimed.held").exists, 120, "a worker has the slide")
+        wait_until(lambda: "ingest" not in commands(up.pid), 60, "the ingester has left")
+        (folder / "late.jpg").write_bytes(next(folder.rglob("*.jpg")).read_bytes())
+        (points / "slide.claimed.held").unlink()
+        assert up.wait(120) == 0
+        assert sorted(slides(home)) == ["discovered", "inadequate"]
+    finally:
+        kill_tree(up.pid)
+        sys.stdout.write(Path(log.name).read_text(errors="replace"))
+
+
+def commands(pid: int) -> set[str]:
+    """What runs under a supervisor."""
+    running = (child.cmdline() for child in psutil.Process(pid).children())
+    return {line[3] for line in running if line[1:3] == ["-m", "smearwatch"]}

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks import cells, contenders, machine, page, pictures
 from ensemble import bundle as bundles
 from smearwatch.cli.benchmark import _compare_with_goals, _counts
 from smearwatch.settings import Settings
+from tests.processes import wait_until
 
 
 def test_contender_is_timed_in_its_own_process(tmp_path: Path) -> None:
@@ -78,7 +84,10 @@ def test_workers_are_numbers() -> None:
 def test_picture_is_svg() -> None:
     """Names are escaped, and memory is drawn where it was measured."""
     result = {
-        "contenders": {"a < b": {"ratio_to_paper": 1.0}, "gone": {"skipped": "no"}},
+        "contenders": {
+            "a < b": {"ratio_to_paper": 1.0, "cells_per_s": 9.8},
+            "gone": {"skipped": "no"},
+        },
         "pipeline": {"worker_memory_mb": {"samples": [400.0, 410.0]}},
     }
     drawn = ET.fromstring(pictures.draw(result))  # noqa: S314 - our own text
@@ -86,13 +95,13 @@ def test_picture_is_svg() -> None:
 
 
 def test_tables_hold_every_key() -> None:
-    """Rows may lack what others have; lists and large numbers are readable."""
-    rows = [{"a": 1, "list": [0.1, None]}, {"a": 12345, "skipped": "no GPU"}]
+    """Rows may lack what others have; lists, what is had in several, large numbers are readable."""
+    rows = [{"a": 1, "list": [0.1, None]}, {"a": {"f32": 1234, "bf16": 2}, "skipped": "no GPU"}]
     assert page.table(rows).splitlines() == [
         "| a | list | skipped |",
         "| ---|---|--- |",
         "| 1 | 0.1,  |  |",
-        "| 12,345 |  | no GPU |",
+        "| 1,234 in f32, 2 in bf16 |  | no GPU |",
     ]
 
 
@@ -131,3 +140,39 @@ print(json.dumps(pipeline.night(2, cells.some(40, None))))
     assert (seen["slides"], seen["judged"], seen["cells"]) == (2, 2, 80)
     assert 0 < seen["cells_per_s"] <= seen["cells_per_s_in_worker"]
     assert seen["worker_memory_mb"]["peak"] > 100
+
+
+@pytest.mark.timeout(180)
+def test_sigterm_ends_a_benchmark_with_all_it_started() -> None:
+    """In the middle of a night: parts, servers and files go with it, and nothing goes on."""
+    short = Path(tempfile.mkdtemp(prefix="sw-"))  # a socket's path is no longer than 107 bytes
+    code = """
+from benchmarks import cells, pipeline
+from smearwatch.cli.app import configured
+from smearwatch.cli.night import end_on_sigterm
+configured()
+end_on_sigterm()
+pipeline.night(50, cells.some(40, None))
+"""
+    running = subprocess.Popen(
+        [sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(short)}
+    )
+    commands = {"worker", "ingest", "postgres", "valkey"}
+    wait_until(lambda: {one for one in commands if _runs(one, short)} == commands, 90, "a night")
+    running.terminate()
+    assert running.wait(60) == 128 + signal.SIGTERM
+    assert not any(_runs(one, short) for one in commands)
+    assert list(short.glob("smearwatch-*")) == []
+    shutil.rmtree(short)
+
+
+def _runs(name: str, folder: Path) -> bool:
+    """True where a process of that name works on a home below a folder."""
+    for process in psutil.process_iter():
+        try:
+            said, given = " ".join(process.cmdline()), process.environ()
+        except psutil.Error:
+            continue
+        if name in said and str(folder) in said + given.get("SMEARWATCH_HOME", ""):
+            return True
+    return False

@@ -230,3 +230,47 @@ def test_psql_keeps_the_password_off_the_command_line(installation: Installation
     assert shown.returncode == 0, shown.stderr
     assert "psql" in shown.stdout
     assert "s3cr3t" not in shown.stdout
+
+
+def test_two_folders_of_one_name_are_refused(installation: Installation, tmp_path: Path) -> None:
+    """The second would have replaced the first in silence."""
+    folders = [tmp_path / number / "exports" for number in ("a", "b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    done = installation.run("ingest", *(f"--exports={folder}" for folder in folders))
+    assert done.returncode == 2
+    assert "two sources are called 'exports'" in done.stderr
+
+
+def test_up_refuses_what_its_parts_would_die_of(
+    installation: Installation, share: Path, tmp_path: Path
+) -> None:
+    """A mistake in the file of people on call: said at once; no part is started for ever."""
+    file = tmp_path / "alerts.toml"
+    file.write_text("[[on_call]]\nname = 1\n")
+    installation.environment["SMEARWATCH_ALERTS"] = str(file)
+    done = installation.run("up", "--exports", str(share))
+    assert done.returncode == 1
+    assert str(file) in done.stderr
+
+
+@pytest.mark.parametrize("wrong", [("--level", "Urgent"), ("--state", "finished")])
+def test_worklist_of_a_word_that_is_none_is_refused(
+    installation: Installation, wrong: tuple[str, str]
+) -> None:
+    """An empty list would say that nothing is urgent."""
+    done = installation.run("slides", *wrong)
+    assert done.returncode == 2
+    assert wrong[1] in done.stderr
+    assert ("urgent" if wrong[0] == "--level" else "analysed") in done.stderr
+
+
+def test_doctor_refuses_a_schema_that_is_behind(
+    installation: Installation, database: Engine
+) -> None:
+    """Green would mean that the night can start."""
+    with transaction(database) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    done = installation.run("doctor")
+    assert done.returncode == 1
+    assert "run `smearwatch migrate`" in done.stdout

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email import message_from_bytes, policy
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from db import alerts
-from db.session import Engine, transaction
+from db.session import Connection, Engine, transaction
 from smearwatch import rulebook
 from smearwatch.on_call import OnCall, Recipient, Smtp
 from smearwatch.reassessment import reassess
@@ -253,3 +254,79 @@ def test_alert_that_reached_nobody_for_too_long_is_unhealthy(
     status = installation.run("status")
     assert status.returncode == 3
     assert "reached nobody" in status.stdout + status.stderr
+
+
+def test_redirect_is_no_delivery(secret: Path, database: Engine, share: Path) -> None:
+    """A page to log in, after a 302, would answer 200 to anything: nobody has read the alert."""
+    seen = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(self.command)
+            self.send_response(302)
+            self.send_header("Location", "/login")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            seen.append(self.command)
+            self.send_response(200)
+            self.end_headers()
+
+    server = HTTPServer(("127.0.0.1", 0), Redirecting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    judged_slide(database, share, "PHANTOM-1", **LEUKAEMIA)
+    url = f"http://127.0.0.1:{server.server_port}/"
+    people = OnCall(on_call=[Recipient(name="Duty", webhook=url, secret_file=secret)])
+    try:
+        assert Deliverer(database, people, {"di60": Source(path=share)}).deliver_due() == 0
+    finally:
+        server.shutdown()
+    assert seen == ["POST"]
+    assert events(database) == [("raised", "worker"), ("delivery_failed", "Duty")]
+
+
+def test_delivery_that_ends_during_the_look_is_not_repeated(
+    servers_of_people: Callable[[str], Server],
+    database: Engine,
+    share: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The look's history is older than the end of the attempt: it must not count as untold."""
+    server = servers_of_people("smtp")
+    judged_slide(database, share, "PHANTOM-1", **LEUKAEMIA)
+    deliverer = Deliverer(database, on_call(server), {"di60": Source(path=share)})
+    look = alerts.unacknowledged
+
+    def look_while_one_ends(connection: Connection) -> Any:
+        seen = look(connection)
+        deliverer._on_their_way.clear()  # noqa: SLF001
+        return seen
+
+    monkeypatch.setattr(alerts, "unacknowledged", look_while_one_ends)
+    (alert,) = events(database)
+    assert alert == ("raised", "worker")
+    deliverer._on_their_way.add((alert_ids(database)[0], "Duty"))  # noqa: SLF001
+    assert deliverer.deliver_due() == 0
+    assert deliverer.deliver_due() == 1
+
+
+def alert_ids(database: Engine) -> list[int]:
+    with transaction(database) as connection:
+        return list(connection.scalars(text("SELECT id FROM alerts ORDER BY id")))
+
+
+def test_turn_of_a_deliverer_whose_host_died_passes_on(
+    database: Engine, settings: Settings
+) -> None:
+    """The server, too, asks whether its peer lives: the standby need not wait two hours."""
+    query = "SELECT name, source FROM pg_settings WHERE name LIKE 'tcp\\_%' AND source = 'client'"
+    listening = alerts.listen(settings.database(), 0.1)
+    assert next(listening)
+    with transaction(database) as connection:
+        assert {row.name for row in connection.execute(text(query))} == {
+            "tcp_keepalives_count",
+            "tcp_keepalives_idle",
+            "tcp_keepalives_interval",
+            "tcp_user_timeout",
+        }
+    listening.close()

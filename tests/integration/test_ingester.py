@@ -140,3 +140,21 @@ def test_single_pass_waits_for_a_share_that_is_away(
     (share / "elsewhere").rename(share / "later")
     running.join(20)
     assert states(database) == {"A": "ready"}
+
+
+def test_share_that_is_away_at_the_start_is_said_and_scanned_later(
+    share: Path, database: Engine
+) -> None:
+    """With events wished for, too, which cannot be had of a folder that is not there."""
+    later, stop = share / "later", threading.Event()
+    sources = {"late": Source(path=later, quiet_seconds=0, scan_seconds=0.2)}
+    thread = threading.Thread(target=service.watch, args=[sources, database, lambda: 0, stop])
+    thread.start()
+    try:
+        wait_until(lambda: "source late cannot be reached" in concerns(database), 20, "it is said")
+        slide(later, "L")
+        wait_until(lambda: states(database).get("L") == "ready", 20, "it is scanned")
+        wait_until(lambda: concerns(database) == "", 20, "status is content")
+    finally:
+        stop.set()
+        thread.join(10)

@@ -207,3 +207,32 @@ def _limits(rules: list[dict[str, Any]]) -> dict[str, list[int]]:
     return {
         rule["alert"]: [int(n) for n in re.findall(r"[<>]=? (\d+)", rule["expr"])] for rule in rules
     }
+
+
+def test_clock_set_back_hides_neither_a_stuck_queue_nor_an_untold_alert(
+    database: Engine, share: Path
+) -> None:
+    """What waited before an hour was taken back still counts as waiting."""
+    judged_slide(database, share, "PHANTOM-1", neutrophil=60, myeloblast=40)
+    with transaction(database) as connection:
+        slides.discover(connection, "di60", "A1", "A1", Priority.ROUTINE)
+        connection.execute(
+            text(
+                "UPDATE slides SET state = 'ready', ready_at = now() + interval '40 min' "
+                "WHERE path = 'A1'"
+            )
+        )
+        connection.execute(text("UPDATE alerts SET raised_at = now() + interval '40 min'"))
+        seen = reading.status(connection)
+    assert seen.oldest_waiting_s == pytest.approx(2400, abs=60)
+    assert seen.oldest_untold_s == pytest.approx(2400, abs=60)
+
+
+def test_last_word_of_a_dead_process_is_no_concern(database: Engine) -> None:
+    """It was restarted under another number, and what it complained of is over."""
+    with transaction(database) as connection:
+        processes.beat(connection, "ingest", "1 sources", "source x cannot be reached")
+        assert "source x" in " ".join(reading.status(connection).concerns)
+        connection.execute(text("UPDATE processes SET pid = 1, seen_at = now() - interval '5 min'"))
+        processes.beat(connection, "ingest", "1 sources", None)
+        assert reading.status(connection).concerns == []

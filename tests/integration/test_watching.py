@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+import db.slides
 from db.session import Engine, transaction
 from ingest.watching import FINAL_SLIDES_EVERY, SourceWatch
 from smearwatch import phantoms
@@ -148,6 +149,7 @@ def test_folder_that_vanishes_fails_and_comes_back(
     watch: SourceWatch, share: Path, database: Engine
 ) -> None:
     """A folder removed before it was finished is failed; when it is back it is taken up."""
+    (share / "another").mkdir()
     export(share, "A1")
     watch.scan(0)
     shutil.rmtree(share / "A1")
@@ -164,7 +166,7 @@ def test_unmounted_share_fails_no_slide(watch: SourceWatch, share: Path, databas
     watch.scan(0)
     share.rename(share.with_name("away"))
     assert watch.scan(10) == 1  # not dealt with
-    assert not watch.reachable
+    assert watch.away == "No such file or directory"
     share.with_name("away").rename(share)
     watch.scan(QUIET)
     assert slides(database) == {"A1": "ready"}
@@ -225,3 +227,66 @@ def test_stat_folder_goes_first(share: Path, database: Engine) -> None:
     with transaction(database) as connection:
         rows = connection.execute(text("SELECT path, priority FROM slides ORDER BY path"))
         assert [tuple(row) for row in rows] == [("A1", "routine"), ("STAT-7", "stat")]
+
+
+def test_share_that_is_not_mounted_takes_no_slide(
+    watch: SourceWatch, share: Path, database: Engine
+) -> None:
+    """Its empty mount point, while a slide waits to be finished: away, and nothing has vanished."""
+    folder = export(share, "A1")
+    watch.scan(0)
+    folder.rename(share.parent / "A1")
+    assert watch.scan(QUIET) == 1
+    assert watch.away == "it is empty"
+    assert slides(database) == {"A1": "discovered"}
+    (share.parent / "A1").rename(folder)
+    assert watch.scan(2 * QUIET) == 0
+    assert watch.away is None
+    assert slides(database) == {"A1": "ready"}
+
+
+def test_share_whose_slides_were_archived_is_there(
+    watch: SourceWatch, share: Path, database: Engine
+) -> None:
+    """Empty, but nothing waits: all is well, unless it is another device than it was."""
+    shutil.rmtree(export(share, "A1"))
+    export(share, "A1")
+    settle(watch)
+    with transaction(database) as connection:
+        connection.execute(text("UPDATE slides SET state = 'analysed', finished_at = now()"))
+    shutil.rmtree(share / "A1")
+    assert watch.scan(2 * QUIET) == 0
+    assert watch.away is None
+    assert watch.device is not None
+    watch.device += 1
+    assert watch.scan(3 * QUIET) == 1
+    assert watch.away == "it is empty"
+
+
+def test_copy_of_a_failed_slide_is_judged_in_its_place(
+    watch: SourceWatch, share: Path, database: Engine
+) -> None:
+    """Renamed while it was queued: what vanished is failed, and the new name gets the verdict."""
+    folder = export(share, "A1")
+    settle(watch)
+    folder.rename(share / "B1")
+    settle(watch, 2 * QUIET)
+    assert slides(database) == {"A1": "ready", "B1": "duplicate"}
+    with transaction(database) as connection:
+        slide_id = connection.scalars(text("SELECT id FROM slides WHERE path = 'A1'")).one()
+        db.slides.queue(connection, slide_id)
+        held = db.slides.claim(connection, slide_id, "w1")
+        assert held is not None
+        db.slides.fail(connection, held, db.slides.Failure("vanished", "-", "-"), look_again=True)
+    watch.scans = 0  # finished folders are looked at again this seldom
+    settle(watch, 4 * QUIET)
+    watch.scans = 0
+    settle(watch, 6 * QUIET)
+    assert slides(database) == {"A1": "vanished", "B1": "ready"}
+    with transaction(database) as connection:
+        db.slides.retry(connection, slide_id)
+    folder = export(share, "A1")
+    shutil.rmtree(folder)
+    shutil.copytree(share / "B1", folder)
+    settle(watch, 8 * QUIET)
+    assert slides(database) == {"A1": "duplicate", "B1": "ready"}
