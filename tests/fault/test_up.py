@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -97,5 +98,9 @@ def test_single_pass_takes_up_again_what_grew_meanwhile(share: Path, tmp_path: P
 
 def commands(pid: int) -> set[str]:
     """What runs under a supervisor."""
-    running = (child.cmdline() for child in psutil.Process(pid).children())
-    return {line[3] for line in running if line[1:3] == ["-m", "smearwatch"]}
+    found = set()
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            line = child.cmdline()
+            found.update(line[3:4] if line[1:3] == ["-m", "smearwatch"] else ())
+    return found
