@@ -81,7 +81,7 @@ def arrivals(slides_per_day: int, seed: int = 0) -> np.ndarray:
 def run(
     slides_per_day: Annotated[int, typer.Option(min=1)] = 100_000,
     cells: Annotated[int, typer.Option(help="Of a slide.")] = 200,
-    cells_per_s: Annotated[float, typer.Option(help="pipeline.cells_per_s_in_worker.")] = 160,
+    cells_per_s: Annotated[float, typer.Option(help="pipeline.cells_per_s_in_worker.")] = 123,
     database_ms: Annotated[float, typer.Option(help="PostgreSQL's time for a slide.")] = 15,
     redis_ms: Annotated[float, typer.Option(help="Redis' time for a slide.")] = 0.3,
     kilobytes: Annotated[float, typer.Option(help="Of a cell's image.")] = 18,

@@ -20,6 +20,7 @@ from tests.fault.night import SLIDES, Night
 
 AHEAD = 4  # slides exported before their turn
 WIDTH, HEIGHT, MARGIN = 860, 120, 30
+POINTS = 250  # of a chart
 FLAT = 0.1  # of the mean
 Series = dict[str, list[float]]
 
@@ -86,10 +87,11 @@ def picture(series: Series) -> str:
 
 def _chart(name: str, values: list[float], top: int) -> str:
     most = max(values) or 1.0
-    step = (WIDTH - 2 * MARGIN) / max(1, len(values) - 1)
+    drawn = values[:: max(1, len(values) // POINTS)]
+    step = (WIDTH - 2 * MARGIN) / max(1, len(drawn) - 1)
     points = " ".join(
-        f"{MARGIN + at * step:.1f},{top + MARGIN + HEIGHT * (1 - value / most / 1.1):.1f}"
-        for at, value in enumerate(values)
+        f"{MARGIN + at * step:.0f},{top + MARGIN + HEIGHT * (1 - value / most / 1.1):.0f}"
+        for at, value in enumerate(drawn)
     )
     base = top + MARGIN + HEIGHT
     return (
