@@ -40,3 +40,10 @@ engines.open_engine(bundle.load(shipped_bundle()), precision="auto")
 def test_ingester_reads_no_model() -> None:
     """Watching a share needs neither networks nor training."""
     assert loaded_by("import ingest.watching, worker.dispatch", "openvino", *TRAINING) == []
+
+
+@pytest.mark.parametrize("module", ["ensemble.engines", "ensemble.sealing", "benchmarks.machine"])
+def test_nothing_is_told_to_anybody(module: str) -> None:
+    """OpenVINO's reports to its maker are off, and so is the process it would fork for them."""
+    told = ("openvino_telemetry.main", "openvino_telemetry.backend.backend_ga4")
+    assert loaded_by(f"import {module}, openvino", "openvino", *told) == ["openvino"]
