@@ -159,6 +159,12 @@ def _check_file(path: Path, expected: str) -> None:
         raise BundleError(f"{path} is not the file it was (hash differs); fetch the bundle again")
 
 
+def unsealed(folder: Path, description: Description) -> Bundle:
+    """A bundle in the making, to be measured: nothing is hashed yet, and `load` refuses it."""
+    known = {key: getattr(description, key) for key in _FIELDS}
+    return Bundle(folder=folder, sha256="", cascade=description.cascade, **known)
+
+
 def seal(folder: Path, description: Description) -> Bundle:
     """Write bundle.json over the files already in `folder`, with their hashes."""
     names = sorted(path.name for path in folder.iterdir() if path.name != "bundle.json")

@@ -39,6 +39,11 @@ _CAVEATS = """\
 - The intervals hold the chance of these patients, not another scanner, stain or hospital; the
   robustness table says how little is needed to lose accuracy.
 """
+# Also what `smearwatch bundle` warns of.
+OTHER_DATA = (
+    "the data are not those that the networks were trained with, or are split otherwise; of cells "
+    "or patients that are in validation now and were in training then, every figure flatters"
+)
 _COPIES = """\
 - **{copies} cells of `validation` were photographed a second time for training** (by picture hash);
   the figures count them.
@@ -60,7 +65,7 @@ def write_card(description: Description, cells: Sequence[LabelledCell], notes: s
         _data(cells, description),
         _recipe(description.run),
         _results(description),
-        _caveats(description.metrics),
+        _caveats(description),
         f"## Seen by eye\n\n{notes.strip()}\n" if notes.strip() else "",
     )
     return "\n".join(part for part in parts if part)
@@ -133,10 +138,12 @@ def _results(description: Description) -> str:
     )
 
 
-def _caveats(metrics: dict[str, Any]) -> str:
+def _caveats(description: Description) -> str:
+    metrics = description.metrics
     shortcut, copies = metrics["shortcut"], metrics["copies_in_training"]
     return (
         _CAVEATS
+        + ("" if description.data["as_trained"] else f"- **Measured anew**: {OTHER_DATA}.\n")
         + (_COPIES.format(copies=copies) if copies else "")
         + (_LYMPHOBLASTS.format(source=shortcut["source"]) if shortcut else "")
     )

@@ -114,6 +114,16 @@ def fingerprint(cells: Sequence[LabelledCell]) -> str:
     return digest.hexdigest()
 
 
+def in_split(cells: Sequence[LabelledCell], split: str) -> list[LabelledCell]:
+    """The cells of one split."""
+    return [cell for cell in cells if cell.split == split]
+
+
+def trained_on(cells: Sequence[LabelledCell]) -> str:
+    """The fingerprint that a run keeps: of the training cells, then those that chose its epoch."""
+    return fingerprint([*in_split(cells, "train"), *in_split(cells, "validation")])
+
+
 def load_canvases(cells: Sequence[LabelledCell], size: int) -> NDArray[np.uint8]:
     """Decode all cells once: uint8 (N, side, side, 3) with side = 4/3 * size."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ensemble import calibration, evaluation, leakage, outsiders, robustness, shortcut
 from ensemble.bundle import Bundle
-from ensemble.dataset import LabelledCell
+from ensemble.dataset import LabelledCell, in_split
 from ensemble.engines import Prediction
 from ensemble.evaluation import Measured, truth
 from ensemble.observation import Observer, Opinion, vote
@@ -48,10 +48,7 @@ class Measurement:
         Raises:
             NothingToMeasure: the split holds no cell of the twelve classes.
         """
-        cells = in_split(data, split)
-        if not any(cell.cell_class for cell in cells):
-            there = ", ".join(sorted({cell.split for cell in data}))
-            raise NothingToMeasure(f"no cell of the twelve classes in split {split!r}, of {there}")
+        cells = measurable(data, split)
         return cls(bundle, data, split, Observer(bundle, precision).observe(cells))
 
     @cached_property
@@ -128,9 +125,17 @@ class Measurement:
         return page
 
 
-def in_split(data: Sequence[LabelledCell], split: str) -> list[LabelledCell]:
-    """The cells of one split."""
-    return [cell for cell in data if cell.split == split]
+def measurable(data: Sequence[LabelledCell], split: str) -> list[LabelledCell]:
+    """The cells of one split, to measure on.
+
+    Raises:
+        NothingToMeasure: the split holds no cell of the twelve classes.
+    """
+    cells = in_split(data, split)
+    if not any(cell.cell_class for cell in cells):
+        there = ", ".join(sorted({cell.split for cell in data}))
+        raise NothingToMeasure(f"no cell of the twelve classes in split {split!r}, of {there}")
+    return cells
 
 
 def comparison(measured: Mapping[str, Measured]) -> dict[str, Any]:

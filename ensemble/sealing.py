@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -18,13 +20,18 @@ import numpy as np
 from ensemble import bundle as bundles
 from ensemble import calibration, evaluation, networks
 from ensemble.bundle import Bundle, Description
-from ensemble.card import write_card
-from ensemble.dataset import LabelledCell, fingerprint
+from ensemble.card import OTHER_DATA, write_card
+from ensemble.dataset import LabelledCell, fingerprint, in_split, trained_on
 from ensemble.engines import Prediction
-from ensemble.measuring import Measurement, in_split
+from ensemble.labels import DataError
+from ensemble.measuring import Measurement, measurable
 from ensemble.observation import Observer, vote
 from ensemble.voting import fit_cascade
 from smearwatch.evidence import HeldOut
+
+
+class Unsealable(Exception):
+    """What cannot be sealed as asked; the text says what to do."""
 
 
 def seal_run(
@@ -35,14 +42,20 @@ def seal_run(
     `notes` (Markdown) end the card: what a person saw that no figure says.
 
     Raises:
-        FileNotFoundError: a member of the run has no finished stage yet.
+        Unsealable: `out` is there already, or the run is not finished.
+        DataError: the data, or their splits, are not those that the run was trained with.
+        NothingToMeasure: no cell of the twelve classes is in `validation`.
     """
-    stages = {member: _last_stage(run / member) for member in networks.MEMBERS}
-    size = int(next(iter(stages.values())).name)
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    for stage in stages.values():
-        write_member(keras.models.load_model(stage / "best.keras", compile=False), out, size)
+    settings = _settings(run)
+    stages = [_last_stage(run, member, settings["recipe"]) for member in networks.MEMBERS]
+    if settings["data"] != trained_on(cells):
+        raise DataError(
+            f"{run} was trained with other data, or with other splits of them, so that cells it "
+            "has seen may be in validation. Write a manifest once, with `smearwatch split --out`, "
+            "and give it to train, bundle and evaluate alike"
+        )
+    measurable(cells, "validation")
+    size = int(stages[0].name)
     description = Description(
         name=name,
         members=networks.PAPER_WEIGHTS,
@@ -51,41 +64,109 @@ def seal_run(
         uncertain_below=0.0,
         leukocyte_from=0.0,
         metrics={},
-        data={"sha256": fingerprint(cells), "cells": len(cells)},
-        run=json.loads((run / "run.json").read_text(encoding="utf-8")),
+        data=_data(cells, as_trained=True),
+        run=settings,
     )
-    return _measure_and_seal(out, description, cells, notes)
+    with _becoming(out) as folder:
+        for stage in stages:
+            best = keras.models.load_model(stage / "best.keras", compile=False)
+            write_member(best, folder, size)
+        _measure_and_seal(folder, description, cells, notes)
+    return bundles.load(out)
 
 
-def seal_again(sealed: Path, out: Path, cells: Sequence[LabelledCell], notes: str = "") -> Bundle:
-    """Calibrate and measure a sealed bundle's networks anew, into a new folder."""
+def seal_again(
+    sealed: Path,
+    out: Path,
+    cells: Sequence[LabelledCell],
+    notes: str = "",
+    warn: Callable[[str], None] = lambda _said: None,
+) -> Bundle:
+    """Calibrate and measure a sealed bundle's networks anew, into a new folder.
+
+    On a laboratory's own cells too; that they are not those of its training is said.
+
+    Raises:
+        Unsealable: `out` is there already.
+        NothingToMeasure: no cell of the twelve classes is in `validation`.
+    """
     bundles.load(sealed)
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(sealed, out)
+    measurable(cells, "validation")
     content = json.loads((sealed / "bundle.json").read_text(encoding="utf-8"))
+    as_trained = _was_trained_with(content, cells)
+    if not as_trained:
+        warn(OTHER_DATA)
     kept = {one.name: content[one.name] for one in fields(Description) if one.name in content}
-    data = {"sha256": fingerprint(cells), "cells": len(cells)}
-    description = Description(
-        **{"run": {}} | kept | {"name": out.name, "data": data, "temperature": 1.0}
-    )
-    return _measure_and_seal(out, description, cells, notes)
+    anew = {
+        "name": out.name,
+        "data": _data(cells, as_trained=as_trained),
+        "temperature": 1.0,
+        "cascade": None,
+    }
+    description = Description(**{"run": {}} | kept | anew)
+    with _becoming(out) as folder:
+        for file in sealed.iterdir():
+            if file.name != "bundle.json":
+                shutil.copy2(file, folder)
+        _measure_and_seal(folder, description, cells, notes)
+    return bundles.load(out)
+
+
+@contextmanager
+def _becoming(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes it once it is whole: a kill leaves none, or all of it."""
+    if out.exists():
+        raise Unsealable(f"{out} is there already; give a new folder, or remove it first")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
+        folder = Path(beside, out.name)
+        folder.mkdir()
+        yield folder
+        folder.rename(out)
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    try:
+        settings: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Unsealable(f"{run} is no training run ({error}); point to a run or bundle") from error
+    if "recipe" not in settings:
+        raise Unsealable(
+            f"{run} is a study, not a training run; point to one of `smearwatch train`"
+        )
+    return settings
+
+
+def _last_stage(run: Path, member: str, recipe: dict[str, Any]) -> Path:
+    """The folder of a member's last stage by the run's recipe."""
+    last = run / member / str(recipe["stages"][member][-1]["size"])
+    if not (last / "done").exists():
+        raise Unsealable(
+            f"{run} is not finished: {member} at {last.name} px is not trained to its end; "
+            "call `smearwatch train` with the same --out again, it goes on where it stopped"
+        )
+    return last
+
+
+def _data(cells: Sequence[LabelledCell], *, as_trained: bool) -> dict[str, Any]:
+    return {"sha256": fingerprint(cells), "cells": len(cells), "as_trained": as_trained}
+
+
+def _was_trained_with(content: dict[str, Any], cells: Sequence[LabelledCell]) -> bool:
+    """Whether a sealed bundle's networks were trained with these data, split so."""
+    if "data" in content.get("run", {}):
+        return bool(content["run"]["data"] == trained_on(cells))
+    return bool(content["data"]["sha256"] == fingerprint(cells))
 
 
 def _measure_and_seal(
-    out: Path, description: Description, cells: Sequence[LabelledCell], notes: str
-) -> Bundle:
-    measured, patients = _measure(bundles.seal(out, description), description, cells)
+    folder: Path, description: Description, cells: Sequence[LabelledCell], notes: str
+) -> None:
+    measured, patients = _measure(bundles.unsealed(folder, description), description, cells)
     evidence = json.dumps([patient.to_dict() for patient in patients], indent=None)
-    (out / bundles.EVIDENCE).write_text(evidence + "\n", encoding="utf-8")
-    (out / "card.md").write_text(write_card(measured, cells, notes), encoding="utf-8")
-    return bundles.seal(out, measured)
-
-
-def _last_stage(folder: Path) -> Path:
-    sizes = [path.parent for path in folder.glob("*/best.keras")]
-    if not sizes:
-        raise FileNotFoundError(f"{folder} holds no trained network; finish `smearwatch train`")
-    return max(sizes, key=lambda path: int(path.name))
+    (folder / bundles.EVIDENCE).write_text(evidence + "\n", encoding="utf-8")
+    (folder / "card.md").write_text(write_card(measured, cells, notes), encoding="utf-8")
+    bundles.seal(folder, measured)
 
 
 def write_member(trained: keras.Model, out: Path, size: int) -> None:

@@ -31,11 +31,12 @@ from ensemble.augmentation import Palettes, augment
 from ensemble.bundle import Bundle
 from ensemble.dataset import (
     LabelledCell,
-    fingerprint,
+    in_split,
     load_canvases,
     refuse_leakage,
     sampling_weights,
     targets,
+    trained_on,
 )
 from ensemble.labels import DataError
 
@@ -194,18 +195,19 @@ def train(
     The networks start from `parent`, if there is one.
 
     Raises:
-        ValueError: `out` holds a run on other data or with another recipe.
+        DataError: a split is empty, or `out` holds a run on other data or with another recipe.
         Leakage: a patient or an image is in both splits.
     """
-    training = [cell for cell in cells if cell.split == "train"]
-    validation = [cell for cell in cells if cell.split == "validation"]
+    training, validation = in_split(cells, "train"), in_split(cells, "validation")
     if not training or not validation:
-        raise ValueError("the data need cells in both splits, train and validation")
+        raise DataError(
+            "the data need cells in both splits, train and validation: see `smearwatch split`"
+        )
     refuse_leakage([*training, *validation])
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         "recipe": asdict(recipe),
-        "data": fingerprint([*training, *validation]),
+        "data": trained_on(cells),
         "parent": parent and parent.sha256,
     }
     claim(out, settings)

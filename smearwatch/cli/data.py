@@ -31,7 +31,7 @@ def read_cells(data: Path, classes: Path | None) -> list[LabelledCell]:
 
     read = readers.read(data, classes)
     for warning in read.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        warned(warning)
     return list(read.cells)
 
 
@@ -46,5 +46,10 @@ def read_to_train(data: Path, classes: Path | None, *, allow_copies: bool) -> li
     except Leakage as found:
         if not allow_copies:
             raise
-        typer.echo(f"warning: {found}", err=True)
+        warned(str(found))
     return cells
+
+
+def warned(said: str) -> None:
+    """What is doubtful, to standard error."""
+    typer.echo(f"warning: {said}", err=True)

@@ -18,7 +18,7 @@ from smearwatch.cli.app import (
     levelled,
     print_json,
 )
-from smearwatch.cli.data import AllowCopies, Classes, Data, read_cells, read_to_train
+from smearwatch.cli.data import AllowCopies, Classes, Data, read_cells, read_to_train, warned
 from smearwatch.taxonomy import CellClass
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def bundle(
     cells = read_cells(data, classes)
     seen = notes.read_text(encoding="utf-8") if notes else ""
     if (run / "bundle.json").exists():
-        sealed = sealing.seal_again(run, out, cells, seen)
+        sealed = sealing.seal_again(run, out, cells, seen, warned)
     else:
         sealed = sealing.seal_run(run, out, out.name, cells, seen)
     typer.echo(f"{sealed.name} {sealed.sha256[:12]}: {sealed.metrics['validation']['all']}")

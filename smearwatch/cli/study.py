@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from smearwatch.cli.app import app, configured
-from smearwatch.cli.data import AllowCopies, Classes, Data, read_cells, read_to_train
+from smearwatch.cli.data import AllowCopies, Classes, Data, read_cells, read_to_train, warned
 
 
 class By(StrEnum):
@@ -65,7 +65,7 @@ def split(
     else:
         divided, warnings = splits.by_image(cells, validation, seed)
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        warned(warning)
     splits.write_manifest(divided, out)
     moved = sum(one.split != other.split for one, other in zip(cells, divided, strict=True))
     said = f"; {moved} cells moved" if keep else ""
