@@ -54,15 +54,23 @@ def decode(file: CellFile, size: int) -> Decoded:
         return Decoded(replace(cell, status=CellStatus.NOT_A_FILE, reason=reason), None)
     try:
         data = images.read_bytes(file.path)
+        cell = replace(cell, sha256=_digest(file, data).hex())
     except images.ImageRejected as rejected:
         return _rejected(cell, rejected)
-    oversized = len(data) > images.MAX_BYTES
-    digest = content_hash(file.path) if oversized else hashlib.sha256(data).digest()
-    cell = replace(cell, sha256=digest.hex())
     try:
         return Decoded(cell, images.network_input(images.decode(data), size))
     except images.ImageRejected as rejected:
         return _rejected(cell, rejected)
+
+
+def _digest(file: CellFile, data: bytes) -> bytes:
+    """Of a file that was read whole, or, being too long for that, is read a second time."""
+    if len(data) <= images.MAX_BYTES:
+        return hashlib.sha256(data).digest()
+    try:
+        return content_hash(file.path)
+    except OSError as error:  # it went away in between
+        raise images.unreadable(error) from error
 
 
 def _rejected(cell: Cell, rejected: images.ImageRejected) -> Decoded:

@@ -122,5 +122,10 @@ def read_bytes(path: Path) -> bytes:
         with open_regular(path) as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ImageRejected("unreadable", f"cannot be read: {reason}") from error
+        raise unreadable(error) from error
+
+
+def unreadable(error: OSError) -> ImageRejected:
+    """What is said of a file that the share will not give."""
+    reason = error.strerror or type(error).__name__
+    return ImageRejected("unreadable", f"cannot be read: {reason}")

@@ -16,9 +16,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ensemble import images
+from ensemble import decoding, images
 from ensemble.images import ImageRejected
-from smearwatch import phantoms
+from smearwatch import export, phantoms
+from smearwatch.differential import CellStatus
 
 CELL = phantoms.draw("myeloblast", np.random.default_rng(1))
 
@@ -157,3 +158,24 @@ def test_huge_file_is_not_read_whole(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(50 * 2**30)
     assert len(images.read_bytes(tmp_path / "huge.jpg")) == images.MAX_BYTES + 1
+
+
+def test_long_file_that_goes_away_between_two_looks_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read up to the limit, then hashed from its start: what changes meanwhile stops no slide."""
+    file = tmp_path / "BL_1.jpg"
+    with file.open("wb") as long:
+        long.truncate(images.MAX_BYTES + 1)
+    (listed,) = export.list_cells(tmp_path)
+    read = images.read_bytes
+
+    def read_and_remove(path: Path) -> bytes:
+        data = read(path)
+        path.unlink()
+        return data
+
+    monkeypatch.setattr(images, "read_bytes", read_and_remove)
+    cell = decoding.decode(listed, 192).cell
+    assert (cell.status, cell.sha256) == (CellStatus.UNREADABLE, None)
+    assert cell.reason == "cannot be read: No such file or directory"
