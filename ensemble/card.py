@@ -22,7 +22,7 @@ and never without a person who looks at the cells.
 _SOURCES = {
     "deepapl": "CellaVision export folders of patients with AML or APL (Sidhom et al. 2021, Johns "
     "Hopkins; no open licence, used for training only, no image is part of this project)",
-    "pbc": "healthy and infected people (Acevedo et al. 2020, CC BY 4.0)",
+    "pbc": "people without infection or blood disease (Acevedo et al. 2020, CC BY 4.0)",
     "taleqani": "B-ALL and benign lymphoid cells at about a quarter of the others' resolution "
     "(Ghaderzadeh et al. 2021, 2023)",
 }

@@ -62,7 +62,7 @@ class Corrected:
 
     shares: Mapping[CellClass, Estimate]
     suspicious: Estimate  # blasts and promyelocytes together
-    leukaemia_probability: float  # that they are 20% or more of the leukocytes on the slide
+    leukaemia_probability: float  # that they are 20% or more of the cells given a class
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

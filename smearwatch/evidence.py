@@ -3,13 +3,13 @@
 Pure. A held-out patient is a table of outcomes: what the technologist signed, what became of the
 cell, and how often. From it come the error rates that correct a slide's counts (`correction`),
 and how often the rules call somebody: for patients with leukaemia, and on simulated healthy
-slides.
+slides (`healthy`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,16 +21,6 @@ from smearwatch.taxonomy import BLASTS, CLASSES, CellClass
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# An adult's normal differential, the middle of the reference intervals (Dacie and Lewis,
-# Practical Haematology, 12th ed., table 2.1), rounded to sum to 1.
-HEALTHY_SHARES: Mapping[CellClass, float] = {
-    CellClass.NEUTROPHIL: 0.57,
-    CellClass.BAND_NEUTROPHIL: 0.03,
-    CellClass.EOSINOPHIL: 0.03,
-    CellClass.BASOPHIL: 0.01,
-    CellClass.MONOCYTE: 0.06,
-    CellClass.LYMPHOCYTE: 0.30,
-}
 NORMAL = "normal"  # the diagnosis of a person without one
 SUSPICIOUS_CLASSES = BLASTS | {CellClass.PROMYELOCYTE}
 
@@ -136,47 +126,8 @@ def error_counts(held_out: Iterable[HeldOut]) -> NDArray[np.float64]:
     return counts
 
 
-def simulate_healthy(
-    held_out: Sequence[HeldOut], slides: int, cells: int = 200, seed: int = 0
-) -> list[Differential]:
-    """Slides of `cells` held-out cells drawn in a healthy adult's proportions.
-
-    Simulated, not seen. They come from one plausible population: how often each class is misread
-    is itself drawn, as few cells leave it open (a Dirichlet posterior; a misreading as blast that
-    was never seen has Jeffreys' half a cell). Other seeds draw other populations.
-
-    Raises:
-        ValueError: a class of a healthy differential has no held-out cell.
-    """
-    rng = np.random.default_rng(seed)
-    population = [_readings(held_out, cell_class, rng) for cell_class in HEALTHY_SHARES]
-    return [tally(_healthy_slide(population, cells, rng)) for _ in range(slides)]
-
-
-def _readings(
-    held_out: Iterable[HeldOut], cell_class: CellClass, rng: np.random.Generator
-) -> tuple[list[Outcome], NDArray[np.float64]]:
-    """What may become of a cell of this class, and how probably."""
-    counts: Counter[Outcome] = Counter()
-    for patient in held_out:
-        for outcome, cells in patient.outcomes.items():
-            if outcome.signed is cell_class:
-                counts[outcome] += cells
-    if not counts:
-        raise ValueError(f"no held-out cell is a {cell_class}")
-    misread = Outcome(cell_class, CellStatus.CLASSIFIED, CellClass.MYELOBLAST, suspicious=True)
-    weights = {misread: 0.5} | {outcome: float(cells) for outcome, cells in counts.items()}
-    return list(weights), rng.dirichlet(list(weights.values()))
-
-
-def _healthy_slide(
-    population: Sequence[tuple[list[Outcome], NDArray[np.float64]]],
-    cells: int,
-    rng: np.random.Generator,
-) -> Counter[Outcome]:
-    drawn: Counter[Outcome] = Counter()
-    per_class = rng.multinomial(cells, list(HEALTHY_SHARES.values()))
-    for (outcomes, probabilities), wanted in zip(population, per_class, strict=True):
-        numbers = rng.multinomial(wanted, probabilities)
-        drawn.update(dict(zip(outcomes, numbers.tolist(), strict=True)))
-    return drawn
+def outsiders_share(held_out: Iterable[HeldOut]) -> float:
+    """Cells outside the twelve beside each signed leukocyte, on whole slides; 0 without any."""
+    whole = [one for one in held_out if one.whole_slide]
+    signed = sum(sum(one.signed.values()) for one in whole)
+    return sum(sum(one.outcomes.values()) for one in whole) / signed - 1 if signed else 0.0

@@ -95,13 +95,18 @@ class Reliability:
         }
 
 
-def reliability(held_out: Sequence[HeldOut]) -> Reliability:
-    """On mixtures: slides of one patient's cells with shares from none to twice 20%."""
+def reliability(held_out: Sequence[HeldOut]) -> Reliability | None:
+    """On mixtures: slides of one patient's cells with shares from none to twice 20%.
+
+    None where no patient has enough cells of both kinds.
+    """
     said, true, held = [], [], 0
     for share, corrected in _mixtures(held_out):
         said.append(corrected.leukaemia_probability)
         true.append(share >= LEUKAEMIA_FROM)
         held += corrected.suspicious.low <= share <= corrected.suspicious.high
+    if not said:
+        return None
     probability, came_true = np.array(said), np.array(true)
     place = np.clip(np.digitize(probability, BOUNDS) - 1, 0, len(BOUNDS) - 2)
     bins = [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -55,39 +57,59 @@ def check(
     else:
         _print_thresholds(thresholds)
         for table in _tables(bundle, thresholds):
-            print_table(table.rows, tuple(table.rows[0]), table.title)
+            table.show()
 
 
 _PREFACE = """\
-Written by `smearwatch rules check --markdown` from what the bundle said of patients it was not
-trained on; `make figures` writes it again. **Research use only; not a diagnosis.** Healthy slides
-are simulated, not seen: 200 held-out cells each, in a normal adult's proportions. Numbers in
-brackets are 95% intervals."""
+Written by `smearwatch rules check --markdown` from what the bundle said of cells it was not trained
+on; `make figures` writes it again. **Research use only; not a diagnosis.** Patients with a name are
+in no other split; cells without one were split by image, so their figures flatter. A *whole* slide
+is complete. A *thinned* one is not: of its common classes only some cells were kept, so its
+proportions are not the patient's. Numbers in brackets are 95% intervals."""
 
 
 class _Table(NamedTuple):
     title: str
     rows: list[dict[str, Any]]
+    note: str = ""
 
     def markdown(self) -> str:
+        parts = [f"## {self.title}", fill(self.note, 100), self._rows() if self.rows else ""]
+        return "\n" + "\n\n".join(part for part in parts if part)
+
+    def _rows(self) -> str:
         lines = [tuple(self.rows[0]), ("---",) * len(self.rows[0])]
         lines += [tuple(row.values()) for row in self.rows]
-        table = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-        return f"\n## {self.title}\n\n{table}"
+        return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+    def show(self) -> None:
+        if self.rows:
+            print_table(self.rows, tuple(self.rows[0]), self.title)
+        if self.note:
+            typer.echo(f"{fill(self.note, 100)}\n")
 
 
 def _figures(bundle: Bundle, thresholds: Thresholds) -> dict[str, Any]:
     from smearwatch import hindsight, operating
+    from smearwatch.evidence import outsiders_share
+    from smearwatch.healthy import correlation
 
     held_out = bundle.held_out
     points = operating.operating_points(held_out, thresholds)
+    reliability = hindsight.reliability(held_out)
     return {
         "version": thresholds.version,
         "model": {"name": bundle.name, "sha256": bundle.sha256},
         "thresholds": thresholds.to_tables(),
         "meaning": [point.to_dict() for point in points],
+        "healthy_slides": {
+            "missing": operating.lacking(held_out),
+            "patients_named": sum(bool(one.patient) for one in held_out),
+            "correlation": round(correlation(held_out), 3),
+            "outsiders_per_100": round(100 * outsiders_share(held_out), 1),
+        },
         "apl_against_other": [one.to_dict() for one in operating.apl_against_other(held_out)],
-        "reliability": hindsight.reliability(held_out).to_dict(),
+        "reliability": reliability and reliability.to_dict(),
         "patients": [one.to_dict() for one in hindsight.patients(held_out, thresholds)],
         "disclaimer": DISCLAIMER,
     }
@@ -96,33 +118,97 @@ def _figures(bundle: Bundle, thresholds: Thresholds) -> dict[str, Any]:
 def _tables(bundle: Bundle, thresholds: Thresholds) -> Iterator[_Table]:
     """The tables that hold something; a laboratory's own evidence may lack patients or APL."""
     found = _figures(bundle, thresholds)
-    for title, rows in (
-        ("Whom each threshold calls", [_meaning(one) for one in found["meaning"]]),
-        (
+    for table in (
+        _Table("Whom each threshold calls", _found(found["meaning"]), _whose(found["patients"])),
+        _Table(
+            "Healthy slides that each threshold calls, per 100",
+            _called_for_nothing(found["meaning"]),
+            _simulated(**found["healthy_slides"]),
+        ),
+        _Table(
             "APL against other AML by promyelocytes: area under the curve, by patient",
             [_discrimination(one) for one in found["apl_against_other"]],
         ),
-        (
+        _Table(
             "Probability of 20% or more, and how often it was so: mixtures of a patient's cells",
-            [_bin(one) for one in found["reliability"]["bins"]],
+            [_bin(one) for one in (found["reliability"] or {"bins": []})["bins"]],
         ),
-        ("Held-out patients", [_patient(one) for one in found["patients"]]),
+        _Table("Held-out patients", [_patient(one) for one in found["patients"]]),
     ):
-        if rows:
-            yield _Table(title, rows)
+        if table.rows or table.note:
+            yield table
 
 
-def _meaning(point: dict[str, Any]) -> dict[str, Any]:
-    healthy = {
-        f"per 100 healthy slides, from {name}": _per_cent(rate)
-        for name, rate in point["of_healthy_slides"].items()
-    }
-    return {
-        "called from": point["call"],
-        "of patients with 20% or more signed": _share(point["of_patients_with_leukaemia"]),
-        "of patients with any signed": _share(point["of_patients_with_any"]),
-        **healthy,
-    }
+def _found(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    columns = {"20% or more": "of_patients_with_leukaemia", "any": "of_patients_with_any"}
+    return [
+        {
+            "called from": point["call"],
+            **{
+                f"{signed} signed, {slides} slides": _share(share)
+                for signed, key in columns.items()
+                for slides, share in point[key].items()
+            },
+        }
+        for point in points
+        if any(point[key] for key in columns.values())
+    ]
+
+
+def _whose(patients: list[dict[str, Any]]) -> str:
+    if not patients:
+        return "Not known: no held-out cell bears a patient's name."
+    diagnoses = Counter(one["diagnosis"] or "no diagnosis" for one in patients)
+    counted = ", ".join(f"{number} {name}" for name, number in sorted(diagnoses.items()))
+    no_all = "" if "ALL" in diagnoses else " None has ALL: what is said here holds for no ALL."
+    return (
+        f"Held-out patients ({counted}); blasts and promyelocytes as signed.{no_all} A thinned "
+        "slide shows what the rules say of such a mixture of cells, not of the patient's slide."
+    )
+
+
+def _called_for_nothing(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "called from": point["call"],
+            **{
+                f"from {name}": _per_cent(rate) for name, rate in point["of_healthy_slides"].items()
+            },
+        }
+        for point in points
+        if point["of_healthy_slides"]
+    ]
+
+
+def _simulated(
+    missing: dict[str, list[str]], patients_named: int, correlation: float, outsiders_per_100: float
+) -> str:
+    """How healthy slides are made, or why there are none."""
+    if missing:
+        lacks = "; ".join(
+            f"{source or 'the source without a name'} lacks {', '.join(classes)}"
+            for source, classes in missing.items()
+        )
+        return (
+            "Not known: no source of the evidence has every class of a healthy differential "
+            f"({lacks or 'it is empty'})."
+        )
+    differ = (
+        f"measured on {patients_named} named patients, a correlation of {correlation:.2f} between "
+        "cells of one class and patient"
+        if patients_named > 1
+        else "not known, so the intervals are too narrow: fewer than two patients are named"
+    )
+    return (
+        "Simulated, not seen: 200 held-out leukocytes each, in a normal adult's proportions, each "
+        "slide one person's. Patients are drawn with replacement. How far people differ in what is "
+        f"misread is {differ}. Healthy people's cells bear no name: they were split by image, the "
+        "bundle may have seen the same person in training, and people are taken to differ as the "
+        "patients do. Patients' normal cells are those of people with leukaemia. Cells outside the "
+        "twelve are theirs too, as many as beside the leukocytes of their whole slides "
+        f"({outsiders_per_100:.0f} to 100); they include promonocytes, which no healthy slide has, "
+        "so that column is an upper bound."
+    )
 
 
 def _discrimination(one: dict[str, Any]) -> dict[str, Any]:

@@ -1,23 +1,15 @@
-"""Held-out outcomes: kept whole, counted right, and healthy slides drawn from them."""
+"""Held-out outcomes: kept whole and counted right."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smearwatch.differential import Cell, CellStatus
-from smearwatch.evidence import (
-    HEALTHY_SHARES,
-    HeldOut,
-    Outcome,
-    error_counts,
-    simulate_healthy,
-    tally,
-)
+from smearwatch.evidence import HeldOut, Outcome, error_counts, tally
 from smearwatch.taxonomy import CLASSES, CellClass
 
 outcomes = st.builds(
@@ -68,32 +60,6 @@ def test_signed_suspicion_counts_blasts_and_promyelocytes() -> None:
         Outcome(None, CellStatus.NOT_LEUKOCYTE, CellClass.LYMPHOCYTE, suspicious=False): 100,
     }
     assert patient(table).signed_suspicious == pytest.approx(0.25)
-
-
-def test_healthy_slides_have_healthy_proportions() -> None:
-    """Simulated slides hold the classes of a normal differential and as many cells as asked."""
-    held_out = [patient({right(name): 20 for name in CLASSES})]
-    slides = simulate_healthy(held_out, slides=200, cells=100)
-    assert {slide.classified for slide in slides} == {100}
-    for cell_class in CLASSES:
-        share = np.mean([slide.counts[cell_class] for slide in slides]) / 100
-        assert share == pytest.approx(HEALTHY_SHARES.get(cell_class, 0), abs=0.02)
-
-
-def test_healthy_slides_make_the_errors_that_were_measured() -> None:
-    """Where one neutrophil in ten was read as a blast, so it is on a simulated slide."""
-    table: dict[Outcome, int] = {right(name): 100 for name in HEALTHY_SHARES}
-    table[Outcome(CellClass.NEUTROPHIL, CellStatus.CLASSIFIED, CellClass.MYELOBLAST, True)] = 11
-    slides = simulate_healthy([patient(table)], slides=300)
-    blasts = np.mean([slide.blasts.fraction for slide in slides])
-    assert blasts == pytest.approx(0.1 * HEALTHY_SHARES[CellClass.NEUTROPHIL], abs=0.01)
-
-
-def test_missing_class_is_named() -> None:
-    """Evidence without basophils cannot show a healthy slide, and says so."""
-    table = {right(name): 5 for name in HEALTHY_SHARES if name is not CellClass.BASOPHIL}
-    with pytest.raises(ValueError, match="basophil"):
-        simulate_healthy([patient(table)], slides=1)
 
 
 def test_unseen_cell_is_no_evidence() -> None:
