@@ -110,7 +110,7 @@ class SourceWatch:
             with os.scandir(root) as entries:
                 empty = next(entries, None) is None
         except OSError as error:
-            return error.strerror
+            return error.strerror or type(error).__name__
         if not empty:
             self.device = device
             return None
