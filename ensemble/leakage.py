@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from ensemble import images
-from ensemble.dataset import LabelledCell, Leakage
+from ensemble.dataset import LabelledCell, Leakage, picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,11 +52,11 @@ def copies(cells: Sequence[LabelledCell]) -> list[Copies]:
 
 
 def pictures(cells: Sequence[LabelledCell]) -> list[int]:
-    """The number of each cell's picture: the place of its first copy."""
-    number = list(range(len(cells)))
-    for first, second in _pairs(cells):
-        number[second] = min(number[second], number[first])
-    return number
+    """The number of each cell's picture; copies of copies have one number, too."""
+    rows, columns = np.array([*_pairs(cells)], np.int64).reshape(-1, 2).T
+    links = coo_array((np.ones(len(rows)), (rows, columns)), (len(cells), len(cells)))
+    numbers: list[int] = connected_components(links, directed=False)[1].tolist()
+    return numbers
 
 
 def across_splits(cells: Sequence[LabelledCell]) -> list[Copies]:
@@ -94,4 +95,4 @@ def _pairs(cells: Sequence[LabelledCell]) -> Iterator[tuple[int, int]]:
 
 
 def _hash(cell: LabelledCell) -> NDArray[np.bool_]:
-    return picture_hash(images.decode(cell.path.read_bytes()))
+    return picture_hash(picture(cell))

@@ -17,7 +17,7 @@ from scipy.special import logsumexp
 
 from ensemble import images
 from ensemble.bundle import Bundle
-from ensemble.dataset import LabelledCell
+from ensemble.dataset import LabelledCell, picture
 from ensemble.engines import EngineError, Prediction, calibrate, precision_here
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Observer:
 
         def seen(start: int) -> dict[str, Opinion]:
             rows = range(start, min(start + BATCH, len(cells)))
-            pixels = [alter(row, images.decode(cells[row].path.read_bytes())) for row in rows]
+            pixels = [alter(row, picture(cells[row])) for row in rows]
             size = self.bundle.input_size
             return self._opinions(np.stack([images.network_input(one, size) for one in pixels]))
 

@@ -52,6 +52,7 @@ class Bootstrap:
             for index, (source, patient) in enumerate(zip(sources, patients, strict=True))
         ]
         self.weights = np.zeros((replicates, len(units)), np.float64)
+        self._units = np.array(units, object)  # (N, 2): source, patient
         for source in sorted(set(sources)):
             members = [index for index, unit in enumerate(units) if unit[0] == source]
             names, unit_of = np.unique([units[index][1] for index in members], return_inverse=True)
@@ -64,12 +65,19 @@ class Bootstrap:
         """The same replicates, restricted to some of the cells."""
         part = object.__new__(Bootstrap)
         part.weights = self.weights[:, rows]
+        part._units = self._units[rows]
         return part
+
+    @property
+    def varies(self) -> bool:
+        """False where each source has one patient, which says nothing of others."""
+        patients = {tuple(unit) for unit in self._units}
+        return len(patients) > len({source for source, _ in patients})
 
     def interval(self, value: float, replicates: Floats) -> Interval:
         """`value` between the percentiles of its replicates; those that are NaN say nothing."""
         known = replicates[~np.isnan(replicates)]
-        if not len(known):
+        if not len(known) or not self.varies:
             return Interval(value, float("nan"), float("nan"))
         tail = (1 - LEVEL) / 2
         low, high = np.quantile(known, [tail, 1 - tail])

@@ -16,8 +16,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from ensemble import images
-from ensemble.dataset import LabelledCell, targets
+from ensemble.dataset import LabelledCell, picture, targets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +33,7 @@ IMBALANCE = {"natural": 0.0, "square-root": -0.5, "balanced": -1.0}
 
 def whole(cell: LabelledCell, side: Side) -> Pixels:
     """The whole image, resized without regard to its proportions."""
-    image = images.decode(cell.path.read_bytes())
+    image = picture(cell)
     resized = image.resize((side[1], side[0]), Image.Resampling.BILINEAR)
     return np.asarray(resized, dtype=np.uint8)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -187,12 +188,19 @@ def _explain_one(bundle: Bundle, image: Path, cell_class: CellClass | None, out:
     )
 
 
+class Member(StrEnum):
+    """The ensemble's two networks."""
+
+    B1 = "efficientnet_b1"
+    V2_B2 = "efficientnet_v2_b2"
+
+
 @app.command(rich_help_panel="Science")
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run goes on in it.")],
     member: Annotated[
-        list[str] | None, typer.Option(help="Only this network; may be given several times.")
+        list[Member] | None, typer.Option(help="Only this network; may be given several times.")
     ] = None,
     *,
     parent: Annotated[

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ensemble import leakage, readers, splits
-from ensemble.dataset import LabelledCell, Leakage, read_manifest
+from ensemble.dataset import LabelledCell, Leakage, picture, read_manifest
 from ensemble.labels import DataError, Labels
 from smearwatch import phantoms
 from smearwatch.taxonomy import CellClass
@@ -207,3 +207,41 @@ def test_sample_data_copies_are_known(sample_data: Path) -> None:
     found = leakage.across_splits([cell for cell in known if cell.source == "taleqani"])
     assert len(found) == 4
     assert {one.cell_class for pair in found for one in pair} == {CellClass.LYMPHOBLAST}
+
+
+def test_copies_of_copies_are_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A like C and B like C, though A is not like B: all three stay together."""
+    monkeypatch.setattr(leakage, "_pairs", lambda _cells: iter([(0, 2), (1, 2)]))
+    cells: list[LabelledCell] = [None] * 4  # type: ignore[list-item]
+    first, second, third, other = leakage.pictures(cells)
+    assert first == second == third != other
+
+
+def test_flags_of_a_manifest_are_read_as_people_write_them(draw: Draw, tmp_path: Path) -> None:
+    """1, true, empty; anything else is asked about rather than passed over."""
+    draw("1.jpg")
+
+    def read(readable: str, whole: str) -> list[LabelledCell]:
+        manifest = tmp_path / "data" / "manifest.csv"
+        head = "path,label,readable,whole_slide"
+        manifest.write_text(f"{head}\n1.jpg,monocyte,{readable},{whole}\n")
+        return read_manifest(manifest)
+
+    assert [cell.whole_slide for cell in read("True", "TRUE") + read("", "")] == [True, False]
+    assert read("0", "1") == []
+    with pytest.raises(DataError, match=r"readable of 1\.jpg is 'yes'; write 1 or 0"):
+        read("yes", "1")
+
+
+def test_image_that_cannot_be_used_is_named(draw: Draw) -> None:
+    """Whoever trains must know which of ten thousand files it is."""
+    whole = draw("1.jpg")
+    broken = whole.with_name("2.jpg")
+    broken.write_bytes(whole.read_bytes()[:400])
+    manifest = whole.with_name("manifest.csv")
+    manifest.write_text("path,label\n1.jpg,monocyte\n2.jpg,monocyte\n3.jpg,monocyte\n")
+    _, damaged, missing = read_manifest(manifest)
+    with pytest.raises(DataError, match=r"2\.jpg: .*take it out of the data"):
+        picture(damaged)
+    with pytest.raises(DataError, match=r"3\.jpg cannot be read: No such file"):
+        leakage.pictures([missing])

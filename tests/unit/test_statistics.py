@@ -100,6 +100,17 @@ def test_interval_is_wider_by_patient() -> None:
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
+def test_one_patient_has_no_interval() -> None:
+    """Drawn again it is the same patient: that says nothing of others, least of all certainty."""
+    right = np.arange(60) % 3 > 0
+    alone = statistics.Bootstrap(["a"] * 30 + ["b"] * 30, ["p"] * 30 + ["q"] * 30)
+    assert alone.mean(right).value == pytest.approx(2 / 3)
+    assert np.isnan(alone.mean(right).low)
+    two = statistics.Bootstrap(["a"] * 60, ["p"] * 30 + ["q"] * 30)
+    assert not np.isnan(two.mean(right).low)
+    assert np.isnan(two.only(np.arange(60) < 30).mean(right[:30]).high)
+
+
 def test_bootstrap_of_cells_is_scipys() -> None:
     """Without patients, the percentile interval is SciPy's."""
     right = RNG.random(300) < 0.8
