@@ -137,7 +137,6 @@ CONTENDERS: dict[str, Callable[[], Run]] = {
     "Smearwatch, OpenVINO bf16, cascade": lambda: _ours("openvino", "bf16", cascade=True),
 }
 PAPER, *_ = CONTENDERS
-BARE_ENGINE = "Smearwatch, OpenVINO bf16"
 
 
 def compare(folder: Path, repeats: int, done: Callable[[str], None]) -> dict[str, Any]:

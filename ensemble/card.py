@@ -130,7 +130,7 @@ def _results(description: Description) -> str:
     return (
         "## Results on `validation`\n\n"
         + "\n".join(table.markdown() for table in shown)
-        + f"\nAUROC of *is a leukocyte*: {measured['leukocyte_auroc']}. Temperature "
+        + f"\nAUROC of *is a leukocyte*: {tables.is_leukocyte(measured)}. Temperature "
         f"{description.temperature}; a cell is uncertain under a probability of "
         f"{description.uncertain_below}, and no leukocyte under {description.leukocyte_from}. "
         f"Expected calibration error, {found['calibration']['bins_of_equal_width']} bins of equal "

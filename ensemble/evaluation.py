@@ -39,6 +39,15 @@ def truth(cells: Sequence[LabelledCell]) -> Indices:
     return np.array([-1 if c.cell_class is None else _INDEX[c.cell_class] for c in cells])
 
 
+def at_most(cells: Sequence[LabelledCell], per_class: int, seed: int = 0) -> list[LabelledCell]:
+    """At most `per_class` cells of each of the twelve, the same ones each time, in their order."""
+    rng, of_class = np.random.default_rng(seed), truth(cells)
+    chosen: list[int] = []
+    for label in np.unique(of_class[of_class >= 0]):
+        chosen += rng.permutation(np.flatnonzero(of_class == label))[:per_class].tolist()
+    return [cells[row] for row in sorted(chosen)]
+
+
 class Rates(NamedTuple):
     """Of each replicate: accuracy (R,), and each class' precision, recall and F1 (R, 12)."""
 
@@ -118,7 +127,7 @@ class Measured:
         )
 
     def figures(self) -> dict[str, Any]:
-        """A row of Table 2: accuracy and macro means, and their intervals."""
+        """A row of Table 2: accuracy, macro means over the classes there are, their intervals."""
         point, replicates = self._rates
         values = {
             name: self.bootstrap.interval(
@@ -128,6 +137,7 @@ class Measured:
         }
         return {
             "cells": len(self.expected),
+            "classes": len(np.unique(self.expected)),
             **{name: value for name, (value, _, _) in values.items()},
             "intervals": {name: limits for name, (_, *limits) in values.items()},
         }
@@ -160,9 +170,12 @@ def bootstrap_of(cells: Sequence[LabelledCell]) -> Bootstrap:
 
 def per_source(cells: Sequence[LabelledCell], measured: Measured) -> dict[str, dict[str, Any]]:
     """Figures within each source: a model that reads the source shows here."""
-    sources = np.array([cell.source for cell in cells if cell.cell_class is not None])
+    inside = [cell for cell in cells if cell.cell_class is not None]
+    sources = np.array([cell.source for cell in inside])
+    named = Counter(source for source, _ in {(c.source, c.patient) for c in inside if c.patient})
     return {
-        str(source): measured.only(sources == source).figures() for source in np.unique(sources)
+        str(source): {"patients": named[source]} | measured.only(sources == source).figures()
+        for source in np.unique(sources)
     }
 
 

@@ -40,16 +40,6 @@ _SAME = {
 _FEW = 5  # cells of a kind, from which its own row means something
 
 
-def reference(cells: Sequence[LabelledCell], seed: int = 0) -> list[LabelledCell]:
-    """Training cells of the twelve, at most PER_CLASS of each, the same ones each time."""
-    rng, of_class = np.random.default_rng(seed), truth(cells)
-    chosen: list[int] = []
-    for label in np.unique(of_class[of_class >= 0]):
-        rows = np.flatnonzero(of_class == label)
-        chosen += rng.permutation(rows)[:PER_CLASS].tolist()
-    return [cells[row] for row in sorted(chosen)]
-
-
 def scores(opinion: Opinion, known: Opinion, labels: NDArray[np.int64]) -> dict[str, Scores]:
     """Each score of each cell, high for an outsider; `known` are training cells of the twelve."""
     return {

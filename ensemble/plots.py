@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from ensemble.evaluation import Measured
+from ensemble.tables import Estimate
 from smearwatch.taxonomy import CLASSES
 
 if TYPE_CHECKING:
@@ -147,8 +148,7 @@ def reliability(calibration: Mapping[str, Any]) -> Figure:
     axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, linewidth=0.8)
     axes.vlines(certainty, accuracy[:, 1], accuracy[:, 2], color=ACCENT, alpha=0.5)
     axes.scatter(certainty, accuracy[:, 0], s=12 + 260 * cells / cells.sum(), color=ACCENT)
-    value, low, high = calibration["ece"]
-    axes.text(0.03, 0.93, f"ECE {value:.3f} ({low:.3f} to {high:.3f})")
+    axes.text(0.03, 0.93, f"ECE {Estimate(*calibration['ece'])}")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="certainty", ylabel="accuracy")
     return figure
 

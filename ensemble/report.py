@@ -40,6 +40,7 @@ class Report:
 
     title: str
     subtitle: str
+    note: str  # what makes all figures flatter, if anything does
     cells: Sequence[LabelledCell]  # all of the data, for Table 1
     measured: Measured  # of the last model
     metrics: Mapping[str, Any]  # as `measuring.measure` gives them; what is missing is left out
@@ -64,7 +65,7 @@ class Report:
                 title=escape(self.title),
                 subtitle=escape(self.subtitle),
                 contents="".join(f"<a href='#{one.key}'>{one.title}</a>" for one in sections),
-                body=_key_figures(self.metrics) + "".join(one.html() for one in sections),
+                body=self._key_figures() + "".join(one.html() for one in sections),
             ),
             encoding="utf-8",
         )
@@ -90,6 +91,28 @@ class Report:
             shown = [_figure(caption, drawn, "robustness"), tables.robustness(rows)]
             sections.append(Section("robustness", "Other stains, scanners, files", shown))
         return sections
+
+    def _key_figures(self) -> str:
+        found, measured = self.metrics, self.metrics["validation"]
+        shown = {
+            "accuracy": tables.estimate(measured["all"], "accuracy"),
+            "macro F1": tables.estimate(measured["all"], "f1"),
+            "calibration error": Estimate(*found["calibration"]["ece"]),
+        }
+        if "leukocyte_auroc" in measured:
+            shown["AUROC of: is a leukocyte"] = tables.is_leukocyte(measured)
+        boxes = "".join(_box(name, value) for name, value in shown.items())
+        lymphoblast = measured["per_class"].get(CellClass.LYMPHOBLAST)
+        warning = (
+            "<p class='warn'>Figures on lymphoblasts hold for their one microscope only.</p>"
+            if lymphoblast and found.get("shortcut")
+            else ""
+        )
+        notes = " ".join(said for said in (tables.INTERVALS, self.note) if said)
+        return (
+            f"<div class='key'>{boxes}<div><b>{measured['all']['cells']}</b><span>cells of the "
+            f"twelve classes</span></div></div><p class='note'>{escape(notes)}</p>{warning}"
+        )
 
 
 _SHORTCUT = (
@@ -144,26 +167,7 @@ def _figure(caption: str, drawn: Mapping[str, str], key: str) -> str:
     return f"<figure><div class='wide'>{inked}</div>{said}</figure>"
 
 
-def _key_figures(found: Mapping[str, Any]) -> str:
-    row = found["validation"]["all"]
-    shown = {
-        "accuracy": tables.estimate(row, "accuracy"),
-        "macro F1": tables.estimate(row, "f1"),
-        "calibration error": Estimate(*found["calibration"]["ece"]),
-    }
-    boxes = "".join(_box(name, value) for name, value in shown.items())
-    lymphoblast = found["validation"]["per_class"].get(CellClass.LYMPHOBLAST)
-    warning = (
-        "<p class='warn'>Figures on lymphoblasts hold for their one microscope only.</p>"
-        if lymphoblast and found.get("shortcut")
-        else ""
-    )
-    return (
-        f"<div class='key'>{boxes}<div><b>{row['cells']}</b><span>cells of the twelve classes"
-        f"</span></div></div><p class='note'>{escape(tables.INTERVALS)}</p>{warning}"
-    )
-
-
 def _box(name: str, value: Estimate) -> str:
     limits = "" if value.low is None else f"{value.low:.3f} to {value.high:.3f}"
-    return f"<div><b>{value.value:.3f}</b><span>{escape(name)}</span><span>{limits}</span></div>"
+    shown = Estimate(value.value, None, None)
+    return f"<div><b>{shown}</b><span>{escape(name)}</span><span>{limits}</span></div>"

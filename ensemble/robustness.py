@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from ensemble.dataset import LabelledCell
-from ensemble.evaluation import Measured, truth
+from ensemble.evaluation import Measured, at_most
 from ensemble.observation import Observer
 
 PER_CLASS = 40
@@ -84,15 +84,6 @@ ALTERATIONS: dict[str, Alter] = {
 }
 
 
-def sample(cells: Sequence[LabelledCell], seed: int = 0) -> list[LabelledCell]:
-    """The cells that are altered: at most PER_CLASS of each of the twelve."""
-    rng, of_class = np.random.default_rng(seed), truth(cells)
-    chosen: list[int] = []
-    for label in np.unique(of_class[of_class >= 0]):
-        chosen += rng.permutation(np.flatnonzero(of_class == label))[:PER_CLASS].tolist()
-    return [cells[row] for row in sorted(chosen)]
-
-
 def _each(alter: Alter, _place: int, image: Image.Image) -> Image.Image:
     return alter(image)
 
@@ -103,7 +94,7 @@ def measure(
     done: Callable[[str], None] = lambda _name: None,
 ) -> dict[str, Any]:
     """Accuracy and macro F1 under each alteration, and the one that costs most F1."""
-    chosen, rows = sample(cells), []
+    chosen, rows = at_most(cells, PER_CLASS), []
     for name, alter in ALTERATIONS.items():
         prediction = observer.predict(chosen, partial(_each, alter))
         rows.append({"alteration": name, **Measured.of(chosen, prediction.cell).figures()})

@@ -124,5 +124,7 @@ def _row(
     drawn = bootstrap_of(cells).mean(called)
     # Drawing patients again never finds what none of them showed; the exact limits allow for it.
     low, high = Share(int(called.sum()), len(called)).interval
-    share = Interval(drawn.value, min(drawn.low, low), max(drawn.high, high)).rounded()
+    # Of one patient nothing is drawn (NaN): the exact limits are all there is.
+    low, high = float(np.fmin(drawn.low, low)), float(np.fmax(drawn.high, high))
+    share = Interval(drawn.value, low, high).rounded()
     return {"who": who, "how": how, "cells": len(cells), "called_lymphoblast": share}

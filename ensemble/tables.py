@@ -20,6 +20,7 @@ _WORDS = {
     "efficientnet_b1": "B1 alone",
     "efficientnet_v2_b2": "V2-B2 alone",
 }
+FEW_PATIENTS = 5
 INTERVALS = (
     "Intervals are 95%, by bootstrap of patients within each source; cells without a named "
     "patient are drawn as cells, and their intervals are too narrow."
@@ -113,6 +114,11 @@ def estimate(row: Mapping[str, Any], name: str) -> Estimate:
     return Estimate(row[name], *row["intervals"][name])
 
 
+def is_leukocyte(measured: Mapping[str, Any]) -> Estimate:
+    """AUROC of the second head: is it a leukocyte at all?"""
+    return Estimate(measured["leukocyte_auroc"], *measured["leukocyte_auroc_interval"])
+
+
 def _title(name: str) -> str:
     return _WORDS.get(name, name.replace("_", " "))
 
@@ -144,24 +150,31 @@ def models(compared: Mapping[str, Mapping[str, Any]]) -> Table:
         p = _p(tests["mcnemar"]["p"]) if tests else "-"
         rows.append([_title(name), row["cells"], *(estimate(row, one) for one in FIGURES), p])
     head = ["model", "cells", "accuracy", *(f"macro {_title(f)}" for f in FIGURES[1:])]
-    last = list(compared)[-1]
-    return Table(
-        "table2_models",
-        "Table 2: models",
-        [*head, f"McNemar p against {last}"],
-        rows,
-        INTERVALS + " McNemar's test takes cells as independent, so its p is too small.",
-    )
+    last, row = list(compared.items())[-1]
+    note = INTERVALS + " McNemar's test takes cells as independent, so its p is too small."
+    if row["classes"] < len(CLASSES):
+        note += f" Macro means are over {row['classes']} of {len(CLASSES)} classes."
+    head.append(f"McNemar p against {last}")
+    return Table("table2_models", "Table 2: models", head, rows, note)
 
 
 def sources(per_source: Mapping[str, Mapping[str, Any]]) -> Table:
     """Figures within each source."""
     rows: list[list[Value]] = [
-        [name, row["cells"], *(estimate(row, one) for one in FIGURES)]
+        [name, row["cells"], row["classes"], *(estimate(row, one) for one in FIGURES)]
         for name, row in per_source.items()
     ]
-    head = ["source", "cells", "accuracy", *(f"macro {_title(f)}" for f in FIGURES[1:])]
-    return Table("sources", "Figures within each source", head, rows)
+    head = ["source", "cells", "classes", "accuracy", *(f"macro {_title(f)}" for f in FIGURES[1:])]
+    few = [
+        f"{name} ({row['patients']})"
+        for name, row in per_source.items()
+        if 0 < row["patients"] < FEW_PATIENTS
+    ]
+    note = (
+        f"Fewer than {FEW_PATIENTS} named patients, so that intervals say little, and there is "
+        f"none from one alone: {', '.join(few)}."
+    )
+    return Table("sources", "Figures within each source", head, rows, note if few else "")
 
 
 def classes(per_class: Mapping[str, Mapping[str, Any]]) -> Table:

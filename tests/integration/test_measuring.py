@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,8 @@ def test_page_needs_nothing_else(report: Path) -> None:
     assert "prefers-color-scheme: dark" in page
     assert "width=device-width" in page
     assert "not a diagnosis" in page
+    assert "thresholds: if these are they, figures are slightly too good" in page
+    assert "Fewer than 5 named patients" in page
     identifiers = re.findall(r'\bid="([^"]+)"', page)
     assert len(identifiers) == len(set(identifiers)), "two drawings share an identifier"
 
@@ -109,6 +112,17 @@ def test_command_prints_what_scripts_read(cells: list[LabelledCell], tmp_path: P
     found = json.loads(done.stdout)
     assert found["all"]["cells"] == 24
     assert found.keys() >= {"per_source", "per_class", "leukocyte_auroc", "models", "calibration"}
+
+
+def test_one_patient_is_reported_without_intervals(
+    bundle: bundles.Bundle, cells: list[LabelledCell], tmp_path: Path
+) -> None:
+    """One patient a source: figures stand alone, and drawing the report does not fail."""
+    alone = [replace(cell, patient="one") for cell in cells if cell.split == "validation"]
+    measurement = Measurement.of(bundle, alone, "validation", "f32")
+    found = measurement.figures()
+    assert found["validation"]["all"]["intervals"]["accuracy"] == [None, None]
+    assert measurement.report(found, tmp_path).exists()
 
 
 def test_split_without_cells_is_said(bundle: bundles.Bundle, cells: list[LabelledCell]) -> None:

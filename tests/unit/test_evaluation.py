@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from ensemble import calibration, evaluation
+from ensemble import calibration, evaluation, tables
 from ensemble.dataset import LabelledCell
 from ensemble.engines import Prediction, calibrate
 from smearwatch.taxonomy import CLASSES
@@ -60,6 +60,17 @@ def test_missing_class_does_not_count_against_the_mean() -> None:
     """A class without a cell has no F1."""
     predicted = np.eye(12, dtype=np.float32)[[0, 0, 1]]
     assert measured(np.array([0, 0, 1]), predicted).figures()["f1"] == 1
+
+
+def test_missing_classes_and_few_patients_are_said() -> None:
+    """Table 2 says over how many classes it averages; a source, that its patients are few."""
+    cells = labelled(np.array([0, 1, 1, 0]))
+    predicted = np.eye(12, dtype=np.float32)[[0, 1, 0, 0]]
+    found = evaluation.Measured.of(cells, predicted)
+    assert "over 2 of 12 classes" in tables.models({"one": found.figures()}).note
+    assert "s (4)" in tables.sources(evaluation.per_source(cells, found)).note
+    alone = evaluation.Measured.of(cells[:1], predicted[:1])
+    assert alone.figures()["intervals"]["accuracy"] == [None, None]
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.0])
