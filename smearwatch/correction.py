@@ -11,7 +11,8 @@ The intervals hold both errors: the slide's own counting (a Dirichlet posterior 
 prior) and the classifier's (held-out patients drawn with replacement, and for their cells a
 Dirichlet posterior again). What one patient's cells add to the error that all patients share is
 measured too: by correcting each held-out patient with the others' error rates. It widens the
-share of blasts and promyelocytes, and so calibrates the probability that it is 20% or more.
+share of blasts and promyelocytes, and so the probability that it is 20% or more. All of it is of
+the cells that were given a class.
 """
 
 from __future__ import annotations
