@@ -12,7 +12,7 @@ import numpy as np
 from ensemble import bundle as bundles
 from ensemble import images
 from ensemble.bundle import Bundle
-from ensemble.dataset import LabelledCell, read_manifest
+from ensemble.dataset import LabelledCell, picture, read_manifest
 from ensemble.engines import OpenVINOEngine
 from ensemble.evaluation import Measured, bootstrap_of, rates
 from ensemble.statistics import mcnemar
@@ -59,7 +59,7 @@ def _probabilities(
 
 
 def _seen(cell: LabelledCell, bundle: Bundle) -> NDArray[np.uint8]:
-    return images.network_input(images.decode(cell.path.read_bytes()), bundle.input_size)
+    return images.network_input(picture(cell), bundle.input_size)
 
 
 def _against(reference: Measured, one: Measured) -> dict[str, Any]:

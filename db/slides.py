@@ -229,7 +229,8 @@ def fail(
 
 def _release_copies(connection: Connection, originals: Collection[int]) -> None:
     """Copies of what failed are looked at anew by one of the next scans, and may be judged."""
-    _change(connection, Slide.duplicate_of.in_(originals), contents=None)
+    if originals:  # nearly every sweep has none
+        _change(connection, Slide.duplicate_of.in_(originals), contents=None)
 
 
 def fail_discovered(

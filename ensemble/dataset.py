@@ -82,12 +82,14 @@ def _labelled(row: dict[str, str], meaning: Meaning, manifest: Path) -> Labelled
 def _is_set(row: dict[str, str], column: str, manifest: Path, *, default: bool) -> bool:
     """A yes or no of the manifest, as people and programs write it; empty is `default`."""
     said = row.get(column, "").strip().lower()
+    if not said:
+        return default
     if said not in _WORDS:
         raise DataError(f"{manifest}: {column} of {row['path']} is {said!r}; write 1 or 0")
-    return default if _WORDS[said] is None else bool(_WORDS[said])
+    return _WORDS[said]
 
 
-_WORDS = {"": None, "1": True, "true": True, "0": False, "false": False}
+_WORDS = {"1": True, "true": True, "0": False, "false": False}
 
 
 def picture(cell: LabelledCell) -> Image.Image:

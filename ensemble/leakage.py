@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ensemble.dataset import LabelledCell, Leakage, picture
+from ensemble.splits import connected
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,9 +52,7 @@ def copies(cells: Sequence[LabelledCell]) -> list[Copies]:
 
 def pictures(cells: Sequence[LabelledCell]) -> list[int]:
     """The number of each cell's picture; copies of copies have one number, too."""
-    rows, columns = np.array([*_pairs(cells)], np.int64).reshape(-1, 2).T
-    links = coo_array((np.ones(len(rows)), (rows, columns)), (len(cells), len(cells)))
-    numbers: list[int] = connected_components(links, directed=False)[1].tolist()
+    numbers: list[int] = connected(len(cells), [*_pairs(cells)]).tolist()
     return numbers
 
 

@@ -15,9 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ensemble.augmentation import palette, recolour
-from ensemble.dataset import LabelledCell
+from ensemble.dataset import LabelledCell, picture
 from ensemble.evaluation import bootstrap_of
-from ensemble.images import decode
 from ensemble.observation import Alteration, Observer
 from ensemble.statistics import Interval
 from smearwatch.differential import Share
@@ -77,7 +76,7 @@ class _Colours:
 
     def __init__(self, cells: Sequence[LabelledCell], rng: np.random.Generator) -> None:
         chosen = rng.permutation(len(cells))[:PALETTES]
-        self.palettes = [palette(_pixels(decode(cells[i].path.read_bytes()))) for i in chosen]
+        self.palettes = [palette(_pixels(picture(cells[i]))) for i in chosen]
 
     def onto(self, place: int, image: Image.Image) -> Image.Image:
         pixels = _pixels(image)
@@ -94,7 +93,7 @@ def _unchanged(_place: int, image: Image.Image) -> Image.Image:
 
 
 def _side(cell: LabelledCell) -> int:
-    return min(decode(cell.path.read_bytes()).size)
+    return min(picture(cell).size)
 
 
 def _degraded(side: int) -> Alteration:

@@ -82,8 +82,6 @@ def mended(cells: Sequence[LabelledCell], same: Sequence[int] | None) -> list[La
 
 def _linked(cells: Sequence[LabelledCell], same: Sequence[int] | None) -> NDArray[np.int64]:
     """A number for what must stay together: a patient, or what shares a picture with it."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
 
     def groups(key: Callable[[int], Hashable]) -> dict[Hashable, list[int]]:
         found: defaultdict[Hashable, list[int]] = defaultdict(list)
@@ -94,10 +92,17 @@ def _linked(cells: Sequence[LabelledCell], same: Sequence[int] | None) -> NDArra
     together = [*groups(lambda at: (cells[at].source, cells[at].patient or at)).values()]
     if same is not None:
         together += groups(lambda at: same[at]).values()
-    rows = [place for group in together for place in group]
-    columns = [group[0] for group in together for _ in group]
-    links = coo_array((np.ones(len(rows)), (rows, columns)), (len(cells), len(cells)))
-    numbers: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)
+    return connected(len(cells), [(group[0], place) for group in together for place in group])
+
+
+def connected(places: int, links: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """A number for each place, the same for all that are linked, directly or over others."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ends = np.array(links, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links)), (ends[0], ends[1])), (places, places))
+    numbers: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
     return numbers
 
 

@@ -8,6 +8,7 @@ intervals over such cells are too narrow, and whoever prints them says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -68,7 +69,7 @@ class Bootstrap:
         part._units = self._units[rows]
         return part
 
-    @property
+    @cached_property
     def varies(self) -> bool:
         """False where each source has one patient, which says nothing of others."""
         patients = {tuple(unit) for unit in self._units}

@@ -17,30 +17,17 @@ from ensemble import images, sealing, splits
 from ensemble.dataset import LabelledCell
 from ensemble.measuring import Measurement, NothingToMeasure
 from ensemble.observation import Observer, vote
-from smearwatch import phantoms
 from smearwatch.cli import app
-from smearwatch.taxonomy import CLASSES, CellClass
+from tests.labelled import labelled_phantoms
 
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledCell]:
     """Two phantoms of every class in both splits, lymphoblasts at another laboratory."""
-    folder, rng = tmp_path_factory.mktemp("cells"), np.random.default_rng(0)
-    drawn = []
-    for split in ("train", "validation"):
-        for name in (*CLASSES, "smudge_cell"):
-            for number in range(2):
-                file = folder / f"{split}-{name}-{number}.jpg"
-                phantoms.draw(name, rng).save(file)
-                inside = CellClass(name) if name in CLASSES else None
-                source = "far" if name == "lymphoblast" else "near"
-                patient = f"{split}-{number}" if source == "near" else ""
-                drawn.append(
-                    LabelledCell(
-                        file, inside, bool(inside), source, patient, "AML", split, False, name
-                    )
-                )
-    return drawn
+    return [
+        replace(cell, source="far", patient="") if cell.export_class == "lymphoblast" else cell
+        for cell in labelled_phantoms(tmp_path_factory.mktemp("cells"), patients=2)
+    ]
 
 
 @pytest.fixture(scope="module")

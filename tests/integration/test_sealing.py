@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pytest
 
 from ensemble import bundle as bundles
@@ -19,8 +18,8 @@ from ensemble.dataset import LabelledCell, trained_on
 from ensemble.labels import DataError
 from ensemble.measuring import NothingToMeasure
 from ensemble.sealing import Unsealable
-from smearwatch import phantoms
-from smearwatch.taxonomy import CLASSES, CellClass
+from smearwatch.taxonomy import CLASSES
+from tests.labelled import labelled_phantoms
 
 SIZE = 32
 MakeRun = Callable[..., Path]
@@ -29,18 +28,7 @@ MakeRun = Callable[..., Path]
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledCell]:
     """A phantom of every class and a smudge cell in both splits."""
-    folder, rng = tmp_path_factory.mktemp("cells"), np.random.default_rng(0)
-    drawn = []
-    for split in ("train", "validation"):
-        for name in (*CLASSES, "smudge_cell"):
-            file = folder / f"{split}-{name}.png"
-            phantoms.draw(name, rng).resize((60, 60)).save(file)
-            inside = CellClass(name) if name in CLASSES else None
-            patient = f"{split} patient"
-            drawn.append(
-                LabelledCell(file, inside, bool(inside), "phantom", patient, "", split, False, name)
-            )
-    return drawn
+    return [*labelled_phantoms(tmp_path_factory.mktemp("cells"), patients=1)]
 
 
 def small(member: str, size: int | None = None, dropout: float = 0.3) -> Any:  # noqa: ARG001

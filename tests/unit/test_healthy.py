@@ -9,16 +9,9 @@ from smearwatch.differential import CellStatus
 from smearwatch.evidence import HeldOut, Outcome
 from smearwatch.healthy import HEALTHY_SHARES, correlation, missing_classes, simulate_healthy
 from smearwatch.taxonomy import CLASSES, CellClass
+from tests.unit.test_evidence import patient, right
 
 MISREAD = Outcome(CellClass.NEUTROPHIL, CellStatus.CLASSIFIED, CellClass.MYELOBLAST, True)
-
-
-def right(cell_class: CellClass, suspicious: bool = False) -> Outcome:
-    return Outcome(cell_class, CellStatus.CLASSIFIED, cell_class, suspicious)
-
-
-def patient(table: dict[Outcome, int], name: str = "A") -> HeldOut:
-    return HeldOut("hospital", name, "AML", whole_slide=True, outcomes=table)
 
 
 def misreading(blasts: int, name: str) -> HeldOut:
@@ -45,7 +38,7 @@ def test_healthy_slides_have_healthy_proportions() -> None:
 def test_healthy_slides_make_the_errors_that_were_measured() -> None:
     """Where one neutrophil in ten was read as a blast, so it is on a simulated slide."""
     table: dict[Outcome, int] = {right(name): 100 for name in HEALTHY_SHARES}
-    table[Outcome(CellClass.NEUTROPHIL, CellStatus.CLASSIFIED, CellClass.MYELOBLAST, True)] = 11
+    table[MISREAD] = 11
     slides = simulate_healthy([patient(table)], slides=300)
     blasts = np.mean([slide.blasts.fraction for slide in slides])
     assert blasts == pytest.approx(0.1 * HEALTHY_SHARES[CellClass.NEUTROPHIL], abs=0.01)
