@@ -286,7 +286,7 @@ def retry(connection: Connection, slide_id: int) -> State | None:
 
 
 def expire_leases(connection: Connection) -> tuple[list[int], list[int]]:
-    """RUNNING with a lease run out -> QUEUED; after MAX_ATTEMPTS -> FAILED. Returns both lists.
+    """RUNNING with a lease run out -> READY; after MAX_ATTEMPTS -> FAILED. Returns both lists.
 
     A lease that ends later than any lease can was given before the clock was set back: from now
     on it lasts as long as a new one.
@@ -312,7 +312,7 @@ def expire_leases(connection: Connection) -> tuple[list[int], list[int]]:
     again = connection.scalars(
         update(Slide)
         .where(expired, Slide.attempts < MAX_ATTEMPTS)
-        .values(state=State.QUEUED, queued_at=func.now(), **_NO_LEASE)
+        .values(state=State.READY, **_NO_LEASE)
         .returning(Slide.id)
     ).all()
     return list(again), list(failed)
@@ -323,16 +323,22 @@ def to_send(
 ) -> list[tuple[int, Priority]]:
     """Slides that should be in Redis and are not: READY ones, and QUEUED ones that it lost.
 
+    One whose worker died goes to the head, whatever its own priority: it has waited once already.
     Queued in the future means that the clock was set back: sent rather once more than never.
     """
     just_queued = Slide.queued_at.between(func.now() - grace, func.now())
     lost = (Slide.state == State.QUEUED) & ~just_queued
+    first = (Slide.priority == Priority.STAT) | (Slide.attempts > 0)
     rows = connection.execute(
-        select(Slide.id, Slide.priority)
+        select(Slide.id, first.label("first"))
         .where(_OPEN & ((Slide.state == State.READY) | lost))
-        .order_by((Slide.priority == Priority.STAT).desc(), Slide.ready_at, Slide.id)
+        .order_by(first.desc(), Slide.ready_at, Slide.id)
     )
-    return [(row.id, Priority(row.priority)) for row in rows if row.id not in in_broker]
+    return [
+        (row.id, Priority.STAT if row.first else Priority.ROUTINE)
+        for row in rows
+        if row.id not in in_broker
+    ]
 
 
 def open_slides(connection: Connection, sources: Collection[str]) -> Counter[State]:

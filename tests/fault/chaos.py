@@ -7,16 +7,21 @@ come to rest, and asks PostgreSQL whether every promise was kept.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from tests.fault.night import SLIDES, Night
+import psycopg
+
+from tests.fault.night import RESUMED_WITHIN_S, SLIDES, Night
 from tests.processes import kill, kill_tree
 
 KILLS_A_ROUND = 8
@@ -34,6 +39,72 @@ POINTS = (
 )
 
 
+@dataclass(frozen=True)
+class Held:
+    """A slide's lease as it was when a worker was killed."""
+
+    path: str
+    lease: str
+    until: Any  # PostgreSQL's time
+
+
+class Leases(threading.Thread):
+    """Looks all the time, whatever else is going on, at how long dead workers keep their slides."""
+
+    def __init__(self, night: Night) -> None:
+        super().__init__(daemon=True)
+        self.night = night
+        self.resumed: list[float] = []  # s, from a worker's death
+        self.of_the_living = 0  # slides that another process held than the one that was killed
+        self.broken: list[str] = []
+        self.disturbed = 0.0  # s, when the ingester or PostgreSQL last came back
+        self._waiting: dict[Held, float] = {}  # s, when its worker died
+        self._lock, self._over = threading.Lock(), threading.Event()
+
+    def running(self) -> set[Held]:
+        """The slides that workers hold, living or dead."""
+        query = "SELECT path, lease, lease_until FROM slides WHERE state = 'running'"
+        return {
+            Held(str(path), str(lease), until)
+            for path, lease, until in self.night.servers.sql(query)
+        }
+
+    def note_deaths(self) -> None:
+        """A worker was killed just now: whatever is held is taken to be its own."""
+        held, now = self.running(), time.monotonic()
+        with self._lock:
+            self._waiting |= {one: now for one in held if one not in self._waiting}
+
+    def run(self) -> None:
+        """Until the end of the night."""
+        while not self._over.wait(0.1):
+            with contextlib.suppress(psycopg.OperationalError):  # it may be dead just now
+                self._look()
+
+    def end(self) -> None:
+        """Look no longer."""
+        self._over.set()
+        self.join()
+
+    def _look(self) -> None:
+        with self._lock:
+            running, now = self.running(), time.monotonic()
+            leases = {held.lease for held in running}
+            for held in self._waiting.keys() - running:
+                died = self._waiting.pop(held)
+                if held.lease in leases:  # renewed: the orphan of a parent killed before has it
+                    self.of_the_living += 1
+                else:
+                    self._note_resumed(held, died, now)
+        overdue = self.night.overdue_leases()
+        self.broken += [f"a lease outlives its limit: {row}" for row in overdue]
+
+    def _note_resumed(self, held: Held, died: float, now: float) -> None:
+        self.resumed.append(now - died)
+        if now - max(died, self.disturbed) > RESUMED_WITHIN_S:
+            self.broken.append(f"{held.path} had to wait {now - died:.1f} s for its dead worker")
+
+
 @dataclass
 class Chaos:
     """A seeded run of kills over one night, and what it found."""
@@ -42,19 +113,21 @@ class Chaos:
     random: random.Random
     kills: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
-    resumed: list[float] = field(default_factory=list)  # s, from a worker's death
     retried: int = 0  # slides on which three workers died
-    waiting: dict[str, tuple[float, str]] = field(default_factory=dict)  # slide -> death, lease
+
+    def __post_init__(self) -> None:
+        self.leases = Leases(self.night)
+        self.leases.start()
 
     def round(self, kills: int) -> None:
         """Some kills, then rest, then the questions."""
         for _ in range(kills):
             self._export()
-            self._watch(self.random.uniform(*PAUSE_S))
+            time.sleep(self.random.uniform(*PAUSE_S))
             self._kill_something()
-            self.night.keep_running()
+            self._keep_running()
         self._rest()
-        self.broken += self.night.broken_promises()
+        self.broken += [*self.night.broken_promises(), *self.leases.broken]
 
     def _export(self) -> None:
         for _ in range(self.random.choice((0, 0, 1, 1, 2))):
@@ -66,6 +139,12 @@ class Chaos:
         (name,) = self.random.choices(names, weights)
         self.kills[name] += 1
         self._ways()[name]()
+        if name.startswith("PostgreSQL"):
+            self.leases.disturbed = time.monotonic()
+
+    def _keep_running(self) -> None:
+        if "ingest" in self.night.keep_running():
+            self.leases.disturbed = time.monotonic()
 
     def _ways(self) -> dict[str, Callable[[], None]]:
         servers = self.night.servers
@@ -86,53 +165,34 @@ class Chaos:
         }
 
     def _kill_child(self) -> None:
-        self._note_deaths()
+        self._wait_for_work()
         if child := self.night.child():
             kill(child.pid)
+            self.leases.note_deaths()
 
     def _kill_worker(self) -> None:
-        self._note_deaths()
+        self._wait_for_work()
         kill_tree(self.night.parts["worker"].pid)
+        self.leases.note_deaths()
 
-    def _note_deaths(self) -> None:
+    def _wait_for_work(self) -> None:
         """Most kills would find the worker idle: give it a slide to be killed with."""
         self.night.drop(self.random.choice(sorted(SLIDES)))
         deadline = time.monotonic() + CATCH_S
-        while not self._running() and time.monotonic() < deadline:
-            self._look()
-        for path, lease in self._running():
-            self.waiting[path] = (time.monotonic(), lease)
-
-    def _running(self) -> list[tuple[str, str]]:
-        query = "SELECT path, lease FROM slides WHERE state = 'running'"
-        return [(str(path), str(lease)) for path, lease in self.night.servers.sql(query)]
-
-    def _watch(self, seconds: float) -> None:
-        """Let it run, and note when dead workers' slides are free of them, and each lease's end."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self._look()
+        while not self.leases.running() and time.monotonic() < deadline:
             time.sleep(0.1)
-
-    def _look(self) -> None:
-        held = set(self._running())
-        for path, (death, lease) in list(self.waiting.items()):
-            if (path, lease) not in held:
-                self.resumed.append(time.monotonic() - death)
-                del self.waiting[path]
-        self.broken += [f"a lease outlives its limit: {row}" for row in self.night.overdue_leases()]
 
     def _rest(self) -> None:
         """Until everything is judged; the documented remedy for what died three times."""
         for point in POINTS:
             (self.night.points / point).unlink(missing_ok=True)
         deadline = time.monotonic() + REST_S
-        while not all(map(self.night.is_judged, self.night.dropped)):
+        while not self.night.judged().issuperset(self.night.dropped):
             if time.monotonic() > deadline:
                 self.broken.append("the night does not come to rest")
                 return
-            self.night.keep_running()
-            self._watch(1.0)
+            self._keep_running()
+            time.sleep(1.0)
             self._retry_worn_out()
 
     def _retry_worn_out(self) -> None:
@@ -143,11 +203,12 @@ class Chaos:
     def report(self) -> str:
         """What was killed, and what came of it."""
         ways = ", ".join(f"{name} {count}" for name, count in self.kills.most_common())
-        worst = max(self.resumed, default=0.0)
+        resumed, worst = self.leases.resumed, max(self.leases.resumed, default=0.0)
         lines = [
             f"{self.kills.total()} kills ({ways})",
             f"{len(self.night.dropped)} slides, {self.retried} retried after three deaths",
-            f"{len(self.resumed)} slides of dead workers, free again after {worst:.1f} s at worst",
+            f"{len(resumed)} slides of dead workers, free again after {worst:.1f} s at worst",
+            f"{self.leases.of_the_living} not counted: an orphan of an earlier kill had them",
             f"{len(self.broken)} promises broken",
             *self.broken,
         ]
@@ -171,6 +232,7 @@ def main() -> int:
                 sys.stdout.write(f"seed {options.seed}: {chaos.report()}\n")
                 sys.stdout.flush()
         finally:
+            chaos.leases.end()
             night.stop()
             if chaos.broken:
                 kept = Path(f"chaos-{options.seed}.log")

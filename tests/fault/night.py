@@ -137,17 +137,19 @@ class Night:
         """A slide's state."""
         return self.slide(name).get("state")
 
-    def is_judged(self, name: str) -> bool:
-        """True for a slide that has its verdict."""
-        return self.state(name) in {"analysed", "inadequate"}
+    def judged(self) -> set[str]:
+        """The slides that have their verdicts."""
+        rows = self.servers.sql(
+            "SELECT path FROM (SELECT DISTINCT ON (path) path, state FROM slides "
+            "ORDER BY path, revision DESC) newest WHERE state IN ('analysed', 'inadequate')"
+        )
+        return {str(path) for (path,) in rows}
 
     def wait_judged(self, *names: str, seconds: float = 180) -> float:
         """Until slides (all, if none is named) have their verdicts; returns after how long."""
         wanted = names or tuple(self.dropped)
         return wait_until(
-            lambda: all(map(self.is_judged, wanted)),
-            seconds,
-            f"judged: {[(name, self.state(name)) for name in wanted if not self.is_judged(name)]}",
+            lambda: self.judged().issuperset(wanted), seconds, f"all of {wanted} are judged"
         )
 
     def concerns(self) -> str:

@@ -75,7 +75,7 @@ def test_worker_told_to_end_finishes_its_slide(night: Night) -> None:
     pid, worker = night.pid("worker"), night.tell_to_end("worker")
     night.release("slide.batch")
     assert worker.wait(30) == 0
-    assert night.is_judged(name)
+    assert name in night.judged()
     assert pid not in night.beats()
     night.start("worker")
 
@@ -149,7 +149,7 @@ def test_lost_acknowledgement(night: Night) -> None:
     night.wait_for("slide.committed")
     night.servers.valkey_wire.cut(refuse=True)
     night.release("slide.committed")
-    wait_until(lambda: night.is_judged(first), 10, "the first is judged")
+    wait_until(lambda: first in night.judged(), 10, "the first is judged")
     night.wait_concern("Redis takes no messages")
     night.servers.valkey_wire.flow()
     night.wait_judged(night.drop("left-shift"))

@@ -151,7 +151,7 @@ def test_disk_of_postgresql_is_full(night: Night) -> None:
         fill(filler)
         night.release("slide.batch")
         night.wait_log("No space left on device")
-        assert not night.is_judged(name)
+        assert name not in night.judged()
         filler.unlink()
         night.wait_judged(name)
         assert night.slide(name)["attempts"] == 1

@@ -89,14 +89,19 @@ def test_slide_not_queued_cannot_be_claimed(database: Engine) -> None:
         assert slides.claim(connection, 10**12, "w1") is None
 
 
-def test_dead_workers_slide_is_queued_again(database: Engine) -> None:
-    """A lease that ran out puts the slide back, and the dead worker's late write fails."""
+def test_dead_workers_slide_is_next(database: Engine) -> None:
+    """A lease that ran out: the slide is sent at once, before others; its late write fails."""
     held = claimed(database)
     expire(database, held.slide_id)
     with transaction(database) as connection:
         assert slides.expire_leases(connection) == ([held.slide_id], [])
-    assert state(database, held.slide_id) == State.QUEUED
+    assert state(database, held.slide_id) == State.READY
+    other = ready(database, "other")
     with transaction(database) as connection:
+        assert slides.to_send(connection, set(), timedelta(seconds=3)) == [
+            (held.slide_id, Priority.STAT),
+            (other, Priority.ROUTINE),
+        ]
         assert not slides.renew(connection, held)
         assert not slides.fail(connection, held, slides.Failure("x", "x", "x"))
 
@@ -109,6 +114,7 @@ def test_slide_that_kills_every_worker_fails_in_the_end(database: Engine) -> Non
         with transaction(database) as connection:
             again, failed = slides.expire_leases(connection)
             if attempt < slides.MAX_ATTEMPTS:
+                assert slides.queue(connection, held.slide_id)
                 assert slides.claim(connection, held.slide_id, f"w{attempt}")
     assert (again, failed) == ([], [held.slide_id])
     assert state(database, held.slide_id) == State.FAILED
