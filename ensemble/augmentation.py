@@ -7,7 +7,8 @@ must not read the source instead of the cell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
@@ -52,6 +53,13 @@ def palette(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 _DENSITY = -np.log10((np.arange(256) + 1) / 256)
+# The mean of the shipped bundle's three sources, each counting alike.
+ONE_PALETTE = np.array([[0.088, 0.145, 0.113], [0.101, 0.153, 0.048]], np.float32)
+
+
+def evened(canvases: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """All in one palette, whatever stain or scanner: uint8 (N, side, side, 3)."""
+    return np.stack([recolour(canvas, palette(canvas), ONE_PALETTE) for canvas in canvases])
 
 
 def recolour(
@@ -67,20 +75,24 @@ def recolour(
     return np.asarray(cv2.LUT(view, table.reshape(256, 1, 3)), dtype=np.uint8)
 
 
-def augment(
-    canvas: NDArray[np.uint8],
-    size: int,
-    rng: np.random.Generator,
-    own: NDArray[np.float32],
-    palettes: Palettes,
-) -> NDArray[np.uint8]:
-    """One random view of a whole-image canvas: uint8 (side, side, 3) to (size, size, 3)."""
-    view = _place(canvas, size, rng)
-    if rng.random() < RECOLOURED:
-        view = recolour(view, own, palettes.draw(rng), rng.uniform(*RECOLOURING))
-    if rng.random() < LOW_RESOLUTION:
-        view = _degrade(view, size, rng)
-    return _restain(view, rng)
+@dataclass(frozen=True)
+class Augmentation:
+    """Random views of whole-image canvases; `without` leaves out "colours" or "resolution"."""
+
+    size: int  # px
+    palettes: Palettes
+    without: Collection[str] = ()
+
+    def view(
+        self, canvas: NDArray[np.uint8], own: NDArray[np.float32], rng: np.random.Generator
+    ) -> NDArray[np.uint8]:
+        """One view of a canvas with its `own` palette: uint8 (side, side, 3), (size, size, 3)."""
+        view = _place(canvas, self.size, rng)
+        if "colours" not in self.without and rng.random() < RECOLOURED:
+            view = recolour(view, own, self.palettes.draw(rng), rng.uniform(*RECOLOURING))
+        if "resolution" not in self.without and rng.random() < LOW_RESOLUTION:
+            view = _degrade(view, self.size, rng)
+        return view if "colours" in self.without else _restain(view, rng)
 
 
 def _place(canvas: NDArray[np.uint8], size: int, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -176,13 +176,19 @@ def targets(cells: Sequence[LabelledCell]) -> tuple[dict[str, Any], dict[str, An
     return {"cell": cell, "leukocyte": leukocyte}, weights
 
 
-def sampling_weights(cells: Sequence[LabelledCell]) -> NDArray[np.float64]:
-    """Probability of each cell in an epoch: one over the square root of its class' frequency.
+# How imbalance is met: a cell is drawn with its class' frequency to this power.
+IMBALANCE = {"natural": 0.0, "square-root": -0.5, "balanced": -1.0}
 
-    Half-way between the natural and the balanced distribution, so that 100 metamyelocytes count
-    beside 2,000 lymphoblasts without being seen twenty times as often.
+
+def sampling_weights(
+    cells: Sequence[LabelledCell], imbalance: str = "square-root"
+) -> NDArray[np.float64]:
+    """Probability of each cell in an epoch, by the frequency of its class within its source.
+
+    The square root is half-way between the natural and the balanced distribution, so that 100
+    metamyelocytes count beside 2,000 lymphoblasts without being seen twenty times as often.
     """
     counts = Counter((c.cell_class, c.source) for c in cells)
-    weights = np.array([counts[c.cell_class, c.source] ** -0.5 for c in cells])
+    weights = np.array([counts[c.cell_class, c.source] ** IMBALANCE[imbalance] for c in cells])
     normalised: NDArray[np.float64] = weights / weights.sum()
     return normalised

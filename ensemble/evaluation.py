@@ -18,7 +18,7 @@ from ensemble.bundle import Bundle, Description
 from ensemble.classification import judged
 from ensemble.dataset import LabelledCell
 from ensemble.engines import Prediction
-from ensemble.statistics import Bootstrap, delong, mcnemar, weighted_confusion
+from ensemble.statistics import Bootstrap, Interval, delong, mcnemar, weighted_confusion
 from smearwatch.differential import Cell, CellStatus
 from smearwatch.evidence import HeldOut, Outcome
 from smearwatch.taxonomy import CLASSES
@@ -141,6 +141,13 @@ class Measured:
             **{name: value for name, (value, _, _) in values.items()},
             "intervals": {name: limits for name, (_, *limits) in values.items()},
         }
+
+    def difference(self, other: Measured, figure: str) -> Interval:
+        """How much more a figure of Table 2 is than another model's on the same cells."""
+        (mine, my_replicates), (their, their_replicates) = self._rates, other._rates
+        away = mine.macro(figure)[0] - their.macro(figure)[0]
+        replicates = my_replicates.macro(figure) - their_replicates.macro(figure)
+        return self.bootstrap.interval(float(away), replicates)
 
     def per_class(self) -> dict[str, dict[str, Any]]:
         """Table 3: precision, recall, F1 and one-vs-rest AUROC of each class that occurs."""

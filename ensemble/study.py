@@ -31,8 +31,8 @@ from ensemble.bundle import Bundle
 from ensemble.dataset import LabelledCell, fingerprint, refuse_leakage
 from ensemble.evaluation import Measured, at_most
 from ensemble.labels import DataError
+from ensemble.recipe import Recipe, Stage
 from ensemble.report import Report
-from ensemble.training import Recipe, Stage
 from ensemble.whole_images import ORIGINAL, SMALL, Side, TurnedImages, WholeImages
 
 if TYPE_CHECKING:
@@ -119,12 +119,15 @@ class Study:
         """Train what is not trained yet, then compare; returns the report's page.
 
         Raises:
-            DataError: the folder holds another study, or a split is empty.
+            DataError: the folder holds another study, a split is empty, or the weights to start
+                from are not installed.
             Leakage: a patient or an image is in both splits.
         """
         if not self.training or not self.validation:
             raise DataError("the data need cells of the twelve classes in train and validation")
         refuse_leakage([*self.training, *self.validation])
+        if self.parent is None and not self.plan.from_scratch:
+            inheritance.lite1_weights()  # what is missing is said before the folder is claimed
         self.out.mkdir(parents=True, exist_ok=True)
         settings = {
             "plan": asdict(self.plan),

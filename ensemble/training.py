@@ -17,125 +17,22 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import numpy as np
 
 from ensemble import inheritance, networks
-from ensemble.augmentation import Palettes, augment
+from ensemble.batches import AugmentedBatches, plain_batch
 from ensemble.bundle import Bundle
-from ensemble.dataset import (
-    LabelledCell,
-    in_split,
-    load_canvases,
-    refuse_leakage,
-    sampling_weights,
-    targets,
-    trained_on,
-)
+from ensemble.dataset import LabelledCell, in_split, refuse_leakage, targets, trained_on
 from ensemble.labels import DataError
+from ensemble.recipe import Recipe, Stage
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One input size and how long to stay at it at most."""
-
-    size: int  # px
-    epochs: int
-    learning_rate: float = 5e-4
-    frozen: int = 0  # so many of the network's first blocks stay as they are
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The settings of a run; the defaults are the paper's where the paper names one."""
-
-    stages: dict[str, tuple[Stage, ...]] = field(
-        default_factory=lambda: {
-            "efficientnet_b1": (Stage(128, 14), Stage(192, 4, 1e-4)),
-            "efficientnet_v2_b2": (Stage(96, 14), Stage(128, 10, 3e-4), Stage(192, 4, 1e-4)),
-        }
-    )
-    batch: int = 32
-    patience: int = 6  # epochs without a better macro F1 until a stage ends
-    plateau_patience: int = 2
-    plateau_factor: float = 0.4
-    label_smoothing: float = 0.05  # the labels are one technologist's; docs/decisions/0004
-    leukocyte_loss_weight: float = 0.5
-    dropout: float = 0.3
-    inherit: bool = True
-    seed: int = 20240
-
-
-# From a bundle's networks: what they see first (edges, stain) is learnt; blocks 1 to 3 stay.
-FINE_TUNING = Recipe(
-    stages={
-        "efficientnet_b1": (Stage(192, 5, 2e-4, frozen=3),),
-        "efficientnet_v2_b2": (Stage(192, 5, 2e-4, frozen=3),),
-    },
-    plateau_patience=1,
-    inherit=False,
-)
 MONITOR = "val_cell_f1"
-
-
-class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
-    """An epoch of random views, drawn by `sampling_weights`, reproducible from (seed, epoch)."""
-
-    def __init__(self, cells: Sequence[LabelledCell], size: int, recipe: Recipe) -> None:
-        super().__init__(workers=2, use_multiprocessing=False, max_queue_size=8)
-        self.size, self.recipe, self.epoch = size, recipe, 0
-        self.canvases = load_canvases(cells, size)
-        self.palettes = Palettes(self.canvases, [cell.source for cell in cells])
-        self.targets, self.weights = targets(cells)
-        self.sampling = sampling_weights(cells)
-        self._draw()
-
-    def _draw(self) -> None:
-        rng = np.random.default_rng([self.recipe.seed, self.epoch])
-        self.order = rng.choice(len(self.canvases), len(self.canvases), p=self.sampling)
-
-    def start_at(self, epoch: int) -> None:
-        """Draw `epoch`'s order, so that a continued run sees what an unbroken one would."""
-        self.epoch = epoch
-        self._draw()
-
-    def on_epoch_end(self) -> None:
-        """Keras calls this: draw the next epoch."""
-        self.start_at(self.epoch + 1)
-
-    def __len__(self) -> int:
-        return len(self.order) // self.recipe.batch
-
-    def __getitem__(self, index: int) -> tuple[Any, Any, Any]:
-        rng = np.random.default_rng([self.recipe.seed, self.epoch, index])
-        rows = self.order[index * self.recipe.batch :][: self.recipe.batch]
-        views = np.stack(
-            [
-                augment(self.canvases[row], self.size, rng, self.palettes.of[row], self.palettes)
-                for row in rows
-            ]
-        )
-        return (
-            views.astype(np.float32),
-            {head: values[rows] for head, values in self.targets.items()},
-            {head: values[rows] for head, values in self.weights.items()},
-        )
-
-
-def plain_batch(cells: Sequence[LabelledCell], size: int) -> NDArray[np.float32]:
-    """All cells as the networks see them in service: (N, size, size, 3)."""
-    whole = load_canvases(cells, size)
-    margin = (whole.shape[1] - size) // 2
-    return whole[:, margin : margin + size, margin : margin + size].astype(np.float32)
 
 
 class Continue(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
@@ -195,7 +92,8 @@ def train(
     The networks start from `parent`, if there is one.
 
     Raises:
-        DataError: a split is empty, or `out` holds a run on other data or with another recipe.
+        DataError: a split is empty, `out` holds a run on other data or with another recipe, or
+            the weights to start from are not installed.
         Leakage: a patient or an image is in both splits.
     """
     training, validation = in_split(cells, "train"), in_split(cells, "validation")
@@ -204,6 +102,8 @@ def train(
             "the data need cells in both splits, train and validation: see `smearwatch split`"
         )
     refuse_leakage([*training, *validation])
+    if recipe.inherit and parent is None:
+        inheritance.lite1_weights()  # what is missing is said before the folder is claimed
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         "recipe": asdict(recipe),
@@ -268,16 +168,18 @@ class Run:
         elif self.recipe.inherit:
             inheritance.inherit(network, inheritance.lite1_weights())
         _freeze(network, stage.frozen)
-        compile_network(network, stage, self.recipe)
+        compile_network(network, stage, self.recipe, len(self.training))
         return network
 
     def _fit(self, network: keras.Model, stage: Stage, folder: Path) -> None:
         finished = len(read_epochs(folder))
         batches = AugmentedBatches(self.training, stage.size, self.recipe)
         batches.start_at(finished)
+        even = self.recipe.one_palette
+        plain = plain_batch(self.validation, stage.size, one_palette=even)
         network.fit(
             batches,
-            validation_data=(plain_batch(self.validation, stage.size), *targets(self.validation)),
+            validation_data=(plain, *targets(self.validation)),
             validation_batch_size=64,
             initial_epoch=finished,
             epochs=stage.epochs,
@@ -307,14 +209,23 @@ def _freeze(network: keras.Model, blocks: int) -> None:
         layer.trainable = blocks == 0 or not layer.name.startswith(("stem", *first))
 
 
-def compile_network(network: keras.Model, stage: Stage, recipe: Recipe) -> None:
-    """Losses, weights and metrics of both outputs."""
+def compile_network(
+    network: keras.Model, stage: Stage, recipe: Recipe, cells: int | None = None
+) -> None:
+    """Losses, weights and metrics of both outputs; averaged weights need the training `cells`.
+
+    Averaged weights take the place of the network's own at the end of each epoch, before
+    validation: so they are what is measured, kept, and gone on from after a kill.
+    """
+    averaged = bool(recipe.averaging and cells)
     network.compile(
-        optimizer=keras.optimizers.Adam(stage.learning_rate),
-        loss={
-            "cell": keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-            "leukocyte": keras.losses.BinaryCrossentropy(),
-        },
+        optimizer=keras.optimizers.Adam(
+            stage.learning_rate,
+            use_ema=averaged,
+            ema_momentum=recipe.averaging,
+            ema_overwrite_frequency=cells // recipe.batch if averaged and cells else None,
+        ),
+        loss={"cell": _loss(recipe), "leukocyte": keras.losses.BinaryCrossentropy()},
         loss_weights={"cell": 1.0, "leukocyte": recipe.leukocyte_loss_weight},
         weighted_metrics={
             "cell": [
@@ -324,3 +235,18 @@ def compile_network(network: keras.Model, stage: Stage, recipe: Recipe) -> None:
             "leukocyte": [keras.metrics.AUC(name="auroc")],
         },
     )
+
+
+def _loss(recipe: Recipe) -> keras.losses.Loss:
+    if recipe.noise_robust:
+        return NoiseRobust(recipe.noise_robust)
+    return keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
+
+
+@keras.saving.register_keras_serializable("smearwatch")
+class NoiseRobust(keras.losses.CategoricalGeneralizedCrossEntropy):  # type: ignore[misc]
+    """Keras' generalised cross-entropy (arXiv:1805.07836) of one-hot labels, as metrics need."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401 - any backend's tensors
+        """One loss a cell."""
+        return super().call(keras.ops.argmax(y_true, axis=-1), y_pred)

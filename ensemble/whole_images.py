@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from ensemble.dataset import LabelledCell, picture, targets
+from ensemble.dataset import IMBALANCE, LabelledCell, picture, targets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 Side = tuple[int, int]  # height, width in px
 SMALL: Side = (256, 256)
 ORIGINAL: Side = (355, 352)
-
-# How imbalance is met: a cell is drawn with its class' frequency to this power.
-IMBALANCE = {"natural": 0.0, "square-root": -0.5, "balanced": -1.0}
 
 
 def whole(cell: LabelledCell, side: Side) -> Pixels:

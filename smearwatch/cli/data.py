@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,14 @@ import typer
 
 if TYPE_CHECKING:
     from ensemble.dataset import LabelledCell
+
+
+class Member(StrEnum):
+    """The ensemble's two networks."""
+
+    B1 = "efficientnet_b1"
+    V2_B2 = "efficientnet_v2_b2"
+
 
 Data = Annotated[
     Path,
@@ -22,6 +31,9 @@ Classes = Annotated[
 ]
 AllowCopies = Annotated[
     bool, typer.Option("--allow-copies", help="Go on though a picture is in two splits.")
+]
+FromScratch = Annotated[
+    bool, typer.Option("--from-scratch", help="Start without pretrained weights.")
 ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import astuple
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +18,16 @@ from smearwatch.cli.app import (
     levelled,
     print_json,
 )
-from smearwatch.cli.data import AllowCopies, Classes, Data, read_cells, read_to_train, warned
+from smearwatch.cli.data import (
+    AllowCopies,
+    Classes,
+    Data,
+    FromScratch,
+    Member,
+    read_cells,
+    read_to_train,
+    warned,
+)
 from smearwatch.taxonomy import CellClass
 
 if TYPE_CHECKING:
@@ -188,13 +196,6 @@ def _explain_one(bundle: Bundle, image: Path, cell_class: CellClass | None, out:
     )
 
 
-class Member(StrEnum):
-    """The ensemble's two networks."""
-
-    B1 = "efficientnet_b1"
-    V2_B2 = "efficientnet_v2_b2"
-
-
 @app.command(rich_help_panel="Science")
 def train(
     data: Data,
@@ -206,18 +207,19 @@ def train(
     parent: Annotated[
         Path | None, typer.Option("--from", help="Fine-tune this bundle instead.", exists=True)
     ] = None,
+    from_scratch: FromScratch = False,
     classes: Classes = None,
     allow_copies: AllowCopies = False,
 ) -> None:
     """Train the ensemble's members; go on where an interrupted run stopped."""
     from ensemble import bundle as bundles
-    from ensemble import networks, training
+    from ensemble import networks, recipe, training
 
     configured()
     start = bundles.load(parent) if parent else None
-    recipe = training.FINE_TUNING if start else training.Recipe()
+    chosen = recipe.FINE_TUNING if start else recipe.Recipe(inherit=not from_scratch)
     cells = read_to_train(data, classes, allow_copies=allow_copies)
-    training.train(cells, out, recipe, member or networks.MEMBERS, start)
+    training.train(cells, out, chosen, member or networks.MEMBERS, start)
     typer.echo(f"trained; next: smearwatch bundle --run {out} --data {data} --out BUNDLE")
 
 

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from smearwatch.cli.app import app, configured
-from smearwatch.cli.data import AllowCopies, Classes, Data, read_cells, read_to_train, warned
+from smearwatch.cli.data import (
+    AllowCopies,
+    Classes,
+    Data,
+    FromScratch,
+    Member,
+    read_cells,
+    read_to_train,
+    warned,
+)
 
 
 class By(StrEnum):
@@ -91,9 +100,7 @@ def study(
     parent: Annotated[
         Path | None, typer.Option("--from", help="Start from this bundle's networks.", exists=True)
     ] = None,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Start without pretrained weights.")
-    ] = False,
+    from_scratch: FromScratch = False,
     allow_copies: AllowCopies = False,
 ) -> None:
     """Train and compare the paper's five models; go on where an interrupted study stopped."""
@@ -113,3 +120,47 @@ def study(
     start = bundles.load(parent) if parent else None
     page = Study(out, plan, cells, start, typer.echo).run()
     typer.echo(f"the comparison: {page}")
+
+
+@app.command(rich_help_panel="Science")
+def ablate(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder; an interrupted ablation goes on in it.")],
+    *,
+    classes: Classes = None,
+    member: Annotated[Member, typer.Option(help="Which network.")] = Member.B1,
+    size: Annotated[int, typer.Option(help="Its input, px.", min=32)] = 128,
+    epochs: Annotated[int, typer.Option(help="At most so many a variant.", min=1)] = 5,
+    per_class: Annotated[
+        int, typer.Option(help="At most so many training cells of a class.", min=1)
+    ] = 150,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this one, compared with the first; may be given several times."),
+    ] = None,
+    parent: Annotated[
+        Path | None, typer.Option("--from", help="Start from this bundle's network.", exists=True)
+    ] = None,
+    from_scratch: FromScratch = False,
+    allow_copies: AllowCopies = False,
+) -> None:
+    """Train the recipe again and again with one thing changed: what each choice is worth."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ensemble import bundle as bundles
+    from ensemble.ablation import VARIANTS, Ablation
+    from ensemble.recipe import Stage
+
+    configured()
+    chosen = variant or list(VARIANTS)
+    if unknown := [name for name in chosen if name not in VARIANTS]:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of: {'; '.join(VARIANTS)}")
+    cells = read_to_train(data, classes, allow_copies=allow_copies)
+    start = bundles.load(parent) if parent else None
+    stage = Stage(size, epochs)
+    found = Ablation(out, cells, str(member), stage, per_class, start, from_scratch).run(chosen)
+    table = Table(*found.head, title=found.title, caption=found.note)
+    for row in found.rows:
+        table.add_row(*map(str, row))
+    Console().print(table)

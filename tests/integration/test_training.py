@@ -32,8 +32,9 @@ import sys
 from pathlib import Path
 from ensemble import training
 from ensemble.dataset import read_manifest
-recipe = training.Recipe(
-    stages={"efficientnet_b1": (training.Stage(32, int(sys.argv[3])),)}, batch=8, inherit=False
+from ensemble.recipe import Recipe, Stage
+recipe = Recipe(
+    stages={"efficientnet_b1": (Stage(32, int(sys.argv[3])),)}, batch=8, inherit=False
 )
 cells = read_manifest(Path(sys.argv[1]))
 training.train(cells, Path(sys.argv[2]), recipe, ["efficientnet_b1"])
@@ -107,7 +108,7 @@ def test_killed_training_goes_on_at_the_next_epoch(manifest: Path, tmp_path: Pat
 
 def test_recipe_is_the_papers() -> None:
     """Adam at 5e-4 first, batches of 32, early stopping, ReduceLROnPlateau, both networks."""
-    from ensemble.training import Recipe
+    from ensemble.recipe import Recipe
 
     recipe = Recipe()
     assert recipe.batch == 32
@@ -120,7 +121,8 @@ def test_fine_tuning_starts_at_the_bundle_and_leaves_its_first_blocks(tmp_path: 
     """`--from`: the bundle's weights are the start; only what follows the frozen blocks learns."""
     from ensemble import bundle as bundles
     from ensemble import networks
-    from ensemble.training import FINE_TUNING, Run, Stage
+    from ensemble.recipe import FINE_TUNING, Stage
+    from ensemble.training import Run
     from smearwatch.settings import Settings
 
     parent = bundles.load(Settings().bundle_path)
@@ -137,7 +139,8 @@ def test_fine_tuning_starts_at_the_bundle_and_leaves_its_first_blocks(tmp_path: 
 
 def test_validation_is_never_augmented(manifest: Path) -> None:
     """Training sees another view of a cell in each epoch; validation the plain centre."""
-    from ensemble.training import AugmentedBatches, Recipe, plain_batch
+    from ensemble.batches import AugmentedBatches, plain_batch
+    from ensemble.recipe import Recipe
 
     cells = read_manifest(manifest)
     training = [cell for cell in cells if cell.split == "train"]

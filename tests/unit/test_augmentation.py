@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ensemble import images
-from ensemble.augmentation import Palettes, augment, palette, recolour
+from ensemble.augmentation import Augmentation, Palettes, palette, recolour
 from smearwatch import phantoms
 
 SIZE = 96
@@ -15,7 +15,7 @@ PALETTES = Palettes(np.stack([CANVAS, OTHER]), ["one", "other"])
 
 
 def view(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return augment(canvas, SIZE, rng, palette(canvas), PALETTES)
+    return Augmentation(SIZE, PALETTES).view(canvas, palette(canvas), rng)
 
 
 def test_view_is_an_image_of_the_size_asked_for() -> None:
