@@ -63,7 +63,6 @@ class Ablation:
 
         Raises:
             DataError: a variant's folder holds a run with other data or settings.
-            Leakage: a patient or an image is in both splits.
         """
         drawn = evaluation.bootstrap_of(self._held_out)
         measured = {

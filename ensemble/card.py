@@ -44,6 +44,9 @@ OTHER_DATA = (
     "the data are not those that the networks were trained with, or are split otherwise; of cells "
     "or patients that are in validation now and were in training then, every figure flatters"
 )
+_PATIENTS = """\
+- **{patients} patients of `validation` were trained on, too**: every figure here flatters.
+"""
 _COPIES = """\
 - **{copies} cells of `validation` were photographed a second time for training** (by picture hash);
   the figures count them.
@@ -141,9 +144,11 @@ def _results(description: Description) -> str:
 def _caveats(description: Description) -> str:
     metrics = description.metrics
     shortcut, copies = metrics["shortcut"], metrics["copies_in_training"]
+    patients = metrics["patients_in_training"]
     return (
         _CAVEATS
         + ("" if description.data["as_trained"] else f"- **Measured anew**: {OTHER_DATA}.\n")
+        + (_PATIENTS.format(patients=patients) if patients else "")
         + (_COPIES.format(copies=copies) if copies else "")
         + (_LYMPHOBLASTS.format(source=shortcut["source"]) if shortcut else "")
     )

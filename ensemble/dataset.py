@@ -106,33 +106,6 @@ def picture(cell: LabelledCell) -> Image.Image:
         raise DataError(f"{cell.path}: {rejected}; or take it out of the data") from rejected
 
 
-class Leakage(Exception):
-    """A patient or an image is in two splits: whatever is measured so flatters."""
-
-
-def refuse_leakage(cells: Sequence[LabelledCell]) -> None:
-    """Check that no patient and no image is in two splits.
-
-    Raises:
-        Leakage: it names the patient, or both files.
-    """
-    splits: dict[tuple[str, str], str] = {}
-    images: dict[bytes, LabelledCell] = {}
-    for cell in cells:
-        first = splits.setdefault((cell.source, cell.patient), cell.split)
-        if cell.patient and first != cell.split:
-            raise Leakage(
-                f"patient {cell.patient} of {cell.source} is in {first} and in {cell.split}; "
-                "keep each patient in one split"
-            )
-        same = images.setdefault(hashlib.sha256(cell.path.read_bytes()).digest(), cell)
-        if same.split != cell.split:
-            raise Leakage(
-                f"{cell.path} ({cell.split}) and {same.path} ({same.split}) are the same image; "
-                "keep it in one split"
-            )
-
-
 def fingerprint(cells: Sequence[LabelledCell]) -> str:
     """SHA-256 over every image's bytes and label: which data trained a model."""
     digest = hashlib.sha256()

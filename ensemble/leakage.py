@@ -10,6 +10,7 @@ at 8.) Turned, flipped or much brighter copies are not found.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ensemble.dataset import LabelledCell, Leakage, picture
+from ensemble.dataset import LabelledCell, picture
 from ensemble.splits import connected
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ SIDE = 16
 SAME_PICTURE = 48  # of 256 bits
 _ROWS = 1024  # hashes compared at a time
 _SHOWN = 5
+
+
+class Leakage(Exception):
+    """A patient or a picture is in two splits: whatever is measured so flatters."""
 
 
 class Copies(NamedTuple):
@@ -61,23 +66,47 @@ def across_splits(cells: Sequence[LabelledCell]) -> list[Copies]:
     return [pair for pair in copies(cells) if pair.first.split != pair.second.split]
 
 
-def refuse_copies(cells: Sequence[LabelledCell]) -> None:
-    """Check that no picture is in two splits.
+def refuse(cells: Sequence[LabelledCell]) -> None:
+    """Check that no patient and no picture is in two splits.
 
     Raises:
-        Leakage: it names both files of the first few, and what to do.
+        Leakage: it names the first few patients and files, and what to do.
     """
-    found = across_splits(cells)
-    if found:
-        named = "\n".join(
-            f"  {one.first.path} ({one.first.split}) and {one.second.path} ({one.second.split})"
-            for one in found[:_SHOWN]
-        )
-        more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    if said := [*_patients_said(cells), *_pictures_said(cells)]:
         raise Leakage(
-            f"the same picture in two splits, {len(found)} times:\n{named}{more}\n"
-            "Let `smearwatch split --keep` put both into one split, or go on with --allow-copies"
+            "\n".join(said) + "\nLet `smearwatch split --keep` put what belongs together into one "
+            "split, or go on with --allow-leaks; figures on validation then flatter"
         )
+
+
+def patients_across_splits(cells: Sequence[LabelledCell]) -> list[tuple[str, str]]:
+    """Patients that are in two splits: source and patient."""
+    splits: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for cell in cells:
+        if cell.patient:
+            splits[cell.source, cell.patient].add(cell.split)
+    return [patient for patient, inside in splits.items() if len(inside) > 1]
+
+
+def _patients_said(cells: Sequence[LabelledCell]) -> Iterator[str]:
+    if found := patients_across_splits(cells):
+        yield f"the same patient in two splits, {len(found)} times:"
+        yield from (f"  {patient} of {source}" for source, patient in found[:_SHOWN])
+        yield from _more(len(found))
+
+
+def _pictures_said(cells: Sequence[LabelledCell]) -> Iterator[str]:
+    if found := across_splits(cells):
+        yield f"the same picture in two splits, {len(found)} times:"
+        for one in found[:_SHOWN]:
+            first, second = one.first, one.second
+            yield f"  {first.path} ({first.split}) and {second.path} ({second.split})"
+        yield from _more(len(found))
+
+
+def _more(found: int) -> Iterator[str]:
+    if found > _SHOWN:
+        yield f"  and {found - _SHOWN} more"
 
 
 def _pairs(cells: Sequence[LabelledCell]) -> Iterator[tuple[int, int]]:

@@ -90,8 +90,8 @@ class Measurement:
     def stresses(self, step: Step) -> dict[str, Any]:
         """Cells it was not made for: none of the twelve, another source's look, altered ones."""
         observer = Observer(self.bundle, STRESS_PRECISION)
-        step("copies of training pictures")
-        found: dict[str, Any] = {"copies_in_training": self._copies()}
+        step("patients and pictures of the training")
+        found: dict[str, Any] = self._leaks()
         step("what is no cell of the twelve")
         found["outsiders"] = self._outsiders(observer)
         step("source shortcut")
@@ -101,12 +101,14 @@ class Measurement:
         )
         return found
 
-    def _copies(self) -> int:
-        """Cells measured on whose picture was trained on: they flatter."""
-        if self.split == "train":
-            return 0
-        both = [*self.cells, *in_split(self.data, "train")]
-        return len({pair.first.path for pair in leakage.across_splits(both)})
+    def _leaks(self) -> dict[str, int]:
+        """Patients measured on who were trained on, and pictures: they flatter."""
+        seen = [] if self.split == "train" else in_split(self.data, "train")
+        both = [*self.cells, *seen]
+        return {
+            "patients_in_training": len(leakage.patients_across_splits(both)),
+            "copies_in_training": len({pair.first.path for pair in leakage.across_splits(both)}),
+        }
 
     def _outsiders(self, observer: Observer) -> list[dict[str, Any]]:
         known = evaluation.at_most(in_split(self.data, "train"), outsiders.PER_CLASS)

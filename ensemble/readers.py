@@ -39,16 +39,28 @@ def read(path: Path, classes: Path | None = None, seed: int = splits.SEED) -> Da
     """Read labelled cells; every one has a split afterwards.
 
     Raises:
-        DataError: a class is unknown, a column missing, or there is no image.
+        DataError: a class is unknown, a column missing, there is no image, or only some of them
+            have a split.
     """
     labels = Labels.load(classes)
     data = _folder(path, labels) if path.is_dir() else Data(read_manifest(path, labels))
     if not data.cells:
         raise DataError(f"{path} holds no labelled image")
     if any(cell.split for cell in data.cells):
+        _refuse_unsplit(data.cells, path)
         return data
     divided, warnings = splits.by_patient(data.cells, seed=seed)
     return Data(divided, (*data.warnings, *warnings))
+
+
+def _refuse_unsplit(cells: Sequence[LabelledCell], path: Path) -> None:
+    """A row without a split, beside rows that have one, would silently take part in nothing."""
+    without = [cell.path for cell in cells if not cell.split]
+    if without:
+        raise DataError(
+            f"{path}: {len(without)} images have no split and others do, the first: {without[0]}; "
+            "fill the column for all, or empty it and let `smearwatch split` do it"
+        )
 
 
 def _folder(root: Path, labels: Labels) -> Data:

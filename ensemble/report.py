@@ -75,7 +75,7 @@ class Report:
         found, compared = self.metrics, self.metrics["models"]
         by_source = found["validation"]["per_source"]
         sections = [
-            Section("data", "The data", [tables.class_counts(self.cells), _copies(found)]),
+            Section("data", "The data", [tables.class_counts(self.cells), _leaks(found)]),
             Section("models", "The models", [tables.models(compared), *_aurocs(compared)]),
             Section("sources", "By source", [tables.sources(by_source)]),
             Section("classes", "Class by class", _classes(found["validation"], drawn)),
@@ -123,10 +123,17 @@ _SHORTCUT = (
 )
 
 
-def _copies(found: Mapping[str, Any]) -> str:
-    copies = found.get("copies_in_training")
-    said = f"{copies} cells measured on are pictures that were trained on, too (by picture hash)."
-    return f"<p class='warn'>{said}</p>" if copies else ""
+def _leaks(found: Mapping[str, Any]) -> str:
+    said = {
+        "patients_in_training": "{} patients measured on were trained on, too: all flatters.",
+        "copies_in_training": "{} cells measured on are pictures that were trained on, too (by "
+        "picture hash).",
+    }
+    return "".join(
+        f"<p class='warn'>{text.format(found[name])}</p>"
+        for name, text in said.items()
+        if found.get(name)
+    )
 
 
 def _aurocs(compared: Mapping[str, Any]) -> list[Table]:

@@ -58,14 +58,26 @@ def by_patient(
     units = _linked(cells, same)
     nameless = sum(not cell.patient for cell in cells)
     warnings = [NO_PATIENTS.format(cells=nameless)] if nameless else []
-    return _divided(cells, units, share, seed), warnings
+    divided = _divided(cells, units, share, seed)
+    return divided, [*warnings, *_lacking(divided)]
 
 
 def by_image(
     cells: Sequence[LabelledCell], share: float = VALIDATION, seed: int = SEED
 ) -> tuple[list[LabelledCell], list[str]]:
     """Give each image to one split; the warning says why that flatters."""
-    return _divided(cells, np.arange(len(cells)), share, seed), [BY_IMAGE]
+    divided = _divided(cells, np.arange(len(cells)), share, seed)
+    return divided, [BY_IMAGE, *_lacking(divided)]
+
+
+def _lacking(cells: Sequence[LabelledCell]) -> list[str]:
+    """Classes that one of the splits has none of: not learnt there, or not measured."""
+    every = {cell.cell_class for cell in cells if cell.cell_class}
+    return [
+        f"no {', '.join(sorted(missing))} in {split}: {what}"
+        for split, what in (("train", "it cannot be learnt"), ("validation", "it is not measured"))
+        if (missing := every - {cell.cell_class for cell in cells if cell.split == split})
+    ]
 
 
 def mended(cells: Sequence[LabelledCell], same: Sequence[int] | None) -> list[LabelledCell]:

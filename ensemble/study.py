@@ -28,7 +28,7 @@ import numpy as np
 
 from ensemble import evaluation, inheritance, measuring, networks, training
 from ensemble.bundle import Bundle
-from ensemble.dataset import LabelledCell, fingerprint, refuse_leakage
+from ensemble.dataset import LabelledCell, fingerprint
 from ensemble.evaluation import Measured, at_most
 from ensemble.labels import DataError
 from ensemble.recipe import Recipe, Stage
@@ -121,11 +121,9 @@ class Study:
         Raises:
             DataError: the folder holds another study, a split is empty, or the weights to start
                 from are not installed.
-            Leakage: a patient or an image is in both splits.
         """
         if not self.training or not self.validation:
             raise DataError("the data need cells of the twelve classes in train and validation")
-        refuse_leakage([*self.training, *self.validation])
         if self.parent is None and not self.plan.from_scratch:
             inheritance.lite1_weights()  # what is missing is said before the folder is claimed
         self.out.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ import keras
 from ensemble import inheritance, networks
 from ensemble.batches import AugmentedBatches, plain_batch
 from ensemble.bundle import Bundle
-from ensemble.dataset import LabelledCell, in_split, refuse_leakage, targets, trained_on
+from ensemble.dataset import LabelledCell, in_split, targets, trained_on
 from ensemble.labels import DataError
 from ensemble.recipe import Recipe, Stage
 
@@ -94,14 +94,12 @@ def train(
     Raises:
         DataError: a split is empty, `out` holds a run on other data or with another recipe, or
             the weights to start from are not installed.
-        Leakage: a patient or an image is in both splits.
     """
     training, validation = in_split(cells, "train"), in_split(cells, "validation")
     if not training or not validation:
         raise DataError(
             "the data need cells in both splits, train and validation: see `smearwatch split`"
         )
-    refuse_leakage([*training, *validation])
     if recipe.inherit and parent is None:
         inheritance.lite1_weights()  # what is missing is said before the folder is claimed
     out.mkdir(parents=True, exist_ok=True)

@@ -29,8 +29,13 @@ Classes = Annotated[
     Path | None,
     typer.Option("--classes", help="TOML: what the data's own classes mean.", exists=True),
 ]
-AllowCopies = Annotated[
-    bool, typer.Option("--allow-copies", help="Go on though a picture is in two splits.")
+AllowLeaks = Annotated[
+    bool,
+    typer.Option(
+        "--allow-leaks",
+        "--allow-copies",
+        help="Go on though a patient or a picture is in two splits.",
+    ),
 ]
 FromScratch = Annotated[
     bool, typer.Option("--from-scratch", help="Start without pretrained weights.")
@@ -47,16 +52,15 @@ def read_cells(data: Path, classes: Path | None) -> list[LabelledCell]:
     return list(read.cells)
 
 
-def read_to_train(data: Path, classes: Path | None, *, allow_copies: bool) -> list[LabelledCell]:
-    """The same, for training: a picture in two splits is an error, or at least a warning."""
+def read_to_train(data: Path, classes: Path | None, *, allow_leaks: bool) -> list[LabelledCell]:
+    """The same, for training: what is in two splits is an error, or at least a warning."""
     from ensemble import leakage
-    from ensemble.dataset import Leakage
 
     cells = read_cells(data, classes)
     try:
-        leakage.refuse_copies([cell for cell in cells if cell.split in ("train", "validation")])
-    except Leakage as found:
-        if not allow_copies:
+        leakage.refuse([cell for cell in cells if cell.split in ("train", "validation")])
+    except leakage.Leakage as found:
+        if not allow_leaks:
             raise
         warned(str(found))
     return cells

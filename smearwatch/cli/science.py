@@ -19,7 +19,7 @@ from smearwatch.cli.app import (
     print_json,
 )
 from smearwatch.cli.data import (
-    AllowCopies,
+    AllowLeaks,
     Classes,
     Data,
     FromScratch,
@@ -209,7 +209,7 @@ def train(
     ] = None,
     from_scratch: FromScratch = False,
     classes: Classes = None,
-    allow_copies: AllowCopies = False,
+    allow_leaks: AllowLeaks = False,
 ) -> None:
     """Train the ensemble's members; go on where an interrupted run stopped."""
     from ensemble import bundle as bundles
@@ -218,7 +218,7 @@ def train(
     configured()
     start = bundles.load(parent) if parent else None
     chosen = recipe.FINE_TUNING if start else recipe.Recipe(inherit=not from_scratch)
-    cells = read_to_train(data, classes, allow_copies=allow_copies)
+    cells = read_to_train(data, classes, allow_leaks=allow_leaks)
     training.train(cells, out, chosen, member or networks.MEMBERS, start)
     typer.echo(f"trained; next: smearwatch bundle --run {out} --data {data} --out BUNDLE")
 

@@ -10,7 +10,7 @@ import typer
 
 from smearwatch.cli.app import app, configured
 from smearwatch.cli.data import (
-    AllowCopies,
+    AllowLeaks,
     Classes,
     Data,
     FromScratch,
@@ -101,14 +101,14 @@ def study(
         Path | None, typer.Option("--from", help="Start from this bundle's networks.", exists=True)
     ] = None,
     from_scratch: FromScratch = False,
-    allow_copies: AllowCopies = False,
+    allow_leaks: AllowLeaks = False,
 ) -> None:
     """Train and compare the paper's five models; go on where an interrupted study stopped."""
     from ensemble import bundle as bundles
     from ensemble.study import MODELS, Plan, Study
 
     configured()
-    cells = read_to_train(data, classes, allow_copies=allow_copies)
+    cells = read_to_train(data, classes, allow_leaks=allow_leaks)
     chosen = {str(name) for name in model or ModelName}
     plan = Plan(
         models=[name for name in MODELS if name in chosen],
@@ -142,7 +142,7 @@ def ablate(
         Path | None, typer.Option("--from", help="Start from this bundle's network.", exists=True)
     ] = None,
     from_scratch: FromScratch = False,
-    allow_copies: AllowCopies = False,
+    allow_leaks: AllowLeaks = False,
 ) -> None:
     """Train the recipe again and again with one thing changed: what each choice is worth."""
     from rich.console import Console
@@ -156,10 +156,11 @@ def ablate(
     chosen = variant or list(VARIANTS)
     if unknown := [name for name in chosen if name not in VARIANTS]:
         raise typer.BadParameter(f"{unknown[0]!r} is none of: {'; '.join(VARIANTS)}")
-    cells = read_to_train(data, classes, allow_copies=allow_copies)
+    cells = read_to_train(data, classes, allow_leaks=allow_leaks)
     start = bundles.load(parent) if parent else None
     stage = Stage(size, epochs)
-    found = Ablation(out, cells, str(member), stage, per_class, start, from_scratch).run(chosen)
+    network = str(member)
+    found = Ablation(out, cells, network, stage, per_class, start, from_scratch).run(chosen)
     table = Table(*found.head, title=found.title, caption=found.note)
     for row in found.rows:
         table.add_row(*map(str, row))

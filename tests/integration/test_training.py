@@ -10,20 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ensemble.dataset import (
-    LabelledCell,
-    Leakage,
-    read_manifest,
-    refuse_leakage,
-    sampling_weights,
-)
+from ensemble import leakage, splits
+from ensemble.dataset import LabelledCell, read_manifest, sampling_weights
 from smearwatch import phantoms
+from smearwatch.cli.data import read_to_train
 from smearwatch.taxonomy import CLASSES
 
 # In its own process: TensorFlow is slow to load, and is to be killed.
@@ -183,20 +178,23 @@ def test_wrong_manifest_is_named(
     assert "manifest.csv" in str(refused.value)
 
 
-def test_leakage_is_refused(manifest: Path, tmp_path: Path) -> None:
-    """The same patient, or the same picture under another name, in both splits is an error."""
-    cells = read_manifest(manifest)
-    refuse_leakage(cells)
-    training, validation = cells[0], cells[-1]
-    with pytest.raises(Leakage, match=training.patient):
-        refuse_leakage([training, replace(validation, patient=training.patient)])
-    copy = tmp_path / "copy.jpg"
-    copy.write_bytes(training.path.read_bytes())
-    with pytest.raises(Leakage, match=r"copy\.jpg"):
-        refuse_leakage([training, replace(validation, path=copy)])
+def test_split_by_image_trains_only_when_leaks_are_allowed(
+    manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Patients are in both splits: an error that names them; with --allow-leaks, a warning."""
+    divided, _ = splits.by_image(read_manifest(manifest))
+    by_image = manifest.with_name("by-image.csv")
+    splits.write_manifest(divided, by_image)
+    with pytest.raises(leakage.Leakage, match=r"(?s)train-0 of phantom.*--allow-leaks"):
+        read_to_train(by_image, None, allow_leaks=False)
+    assert len(read_to_train(by_image, None, allow_leaks=True)) == len(divided)
+    assert "train-0 of phantom" in capsys.readouterr().err
+    assert read_to_train(manifest, None, allow_leaks=False) == read_manifest(manifest)
 
 
 def test_sample_data_do_not_leak(sample_data: Path) -> None:
-    """The splits that the shipped bundle was made with hold."""
+    """The splits that the shipped bundle was made with: no patient twice, four pictures."""
     cells = read_manifest(sample_data / "manifest.csv")
-    refuse_leakage([cell for cell in cells if cell.split in ("train", "validation")])
+    trained = [cell for cell in cells if cell.split in ("train", "validation")]
+    assert leakage.patients_across_splits(trained) == []
+    assert len(leakage.across_splits(trained)) == 4

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ensemble import leakage, readers, splits
-from ensemble.dataset import LabelledCell, Leakage, picture, read_manifest
+from ensemble.dataset import LabelledCell, picture, read_manifest
 from ensemble.labels import DataError, Labels
+from ensemble.leakage import Leakage
 from smearwatch import phantoms
 from smearwatch.taxonomy import CellClass
 
@@ -143,6 +145,26 @@ def test_split_by_patient_keeps_patients_whole_and_shares_even() -> None:
     assert divided != splits.by_patient(cells(30, 12), seed=1)[0]
 
 
+def test_manifest_with_some_splits_missing_is_refused(draw: Draw, tmp_path: Path) -> None:
+    """A row without a split beside others would take part in nothing; the first one is named."""
+    draw("one.jpg", "monocyte")
+    draw("two.jpg", "monocyte")
+    manifest = tmp_path / "data/manifest.csv"
+    manifest.write_text("path,label,split\none.jpg,monocyte,train\ntwo.jpg,monocyte,\n")
+    with pytest.raises(DataError, match=r"1 images have no split .*two\.jpg"):
+        readers.read(manifest)
+    manifest.write_text("path,label,split\none.jpg,monocyte,\ntwo.jpg,monocyte,\n")
+    assert {cell.split for cell in readers.read(manifest).cells} <= {"train", "validation"}
+
+
+def test_class_that_a_split_lacks_is_said() -> None:
+    """All of a class in one patient: whichever split gets it, the other has none, and hears so."""
+    drawn = cells(10, 12)
+    drawn += [replace(drawn[0], cell_class=CellClass.MYELOBLAST, patient="alone")] * 3
+    _, warnings = splits.by_patient(drawn)
+    assert any("no myeloblast in" in said for said in warnings)
+
+
 def test_split_by_image_says_why_it_flatters() -> None:
     """It is possible, patients are torn, and the warning says what that means."""
     divided, (warning,) = splits.by_image(cells(10, 12))
@@ -188,10 +210,10 @@ def test_copy_in_another_split_is_refused_by_both_names(draw: Draw, tmp_path: Pa
     copy = tmp_path / "copy.png"
     with Image.open(original) as image:
         image.resize((60, 60)).save(copy)
-    leakage.refuse_copies([placed(original, "train"), placed(other, "validation")])
-    leakage.refuse_copies([placed(original, "train"), placed(copy, "train")])
-    with pytest.raises(Leakage, match=r"one\.jpg.*copy\.png"):
-        leakage.refuse_copies([placed(original, "train"), placed(copy, "validation")])
+    leakage.refuse([placed(original, "train"), placed(other, "validation")])
+    leakage.refuse([placed(original, "train"), placed(copy, "train")])
+    with pytest.raises(Leakage, match=r"(?s)one\.jpg.*copy\.png.*--allow-leaks"):
+        leakage.refuse([placed(original, "train"), placed(copy, "validation")])
 
 
 def test_different_cells_are_no_copies(draw: Draw) -> None:
