@@ -75,7 +75,7 @@ class Cell:
 
 
 @lru_cache(maxsize=4096)
-def binomial_interval(count: int, of: int, level: float = 0.95) -> tuple[float, float]:
+def binomial_interval(count: float, of: float, level: float = 0.95) -> tuple[float, float]:
     """Exact interval of a proportion (Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404).
 
     It holds the counting error that Ruemke (1960) tabulated for differentials, nothing else: a

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from smearwatch.correction import LEUKAEMIA_FROM, Corrected, ErrorRates, correct
-from smearwatch.differential import Share
+from smearwatch.differential import Share, binomial_interval
 from smearwatch.evidence import SUSPICIOUS_CLASSES, HeldOut, Outcome, tally
 from smearwatch.rules import Assessment, Thresholds, assess
 
@@ -68,13 +68,21 @@ class Bin:
     high: float
     mean: float
     true: Share  # those that have 20% or more
+    patients: int  # whose slides they are
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the fraction, as if each patient had been asked once: its slides are no others'."""
+        return binomial_interval(self.true.fraction * self.patients, self.patients)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
+        interval = [round(100 * bound, 1) for bound in self.interval]
         return {
             "probability": [self.low, self.high],
             "mean_probability": round(self.mean, 3),
-            "true": self.true.to_dict(),
+            "patients": self.patients,
+            "true": self.true.to_dict() | {"interval_percent": interval},
         }
 
 
@@ -100,14 +108,15 @@ def reliability(held_out: Sequence[HeldOut]) -> Reliability | None:
 
     None where no patient has enough cells of both kinds.
     """
-    said, true, held = [], [], 0
-    for share, corrected in _mixtures(held_out):
+    said, true, whose, held = [], [], [], 0
+    for patient, share, corrected in _mixtures(held_out):
+        whose.append(patient)
         said.append(corrected.leukaemia_probability)
         true.append(share >= LEUKAEMIA_FROM)
         held += corrected.suspicious.low <= share <= corrected.suspicious.high
     if not said:
         return None
-    probability, came_true = np.array(said), np.array(true)
+    probability, came_true, patient_of = np.array(said), np.array(true), np.array(whose)
     place = np.clip(np.digitize(probability, BOUNDS) - 1, 0, len(BOUNDS) - 2)
     bins = [
         Bin(
@@ -115,16 +124,17 @@ def reliability(held_out: Sequence[HeldOut]) -> Reliability | None:
             BOUNDS[index + 1],
             float(probability[place == index].mean()),
             Share(int(came_true[place == index].sum()), int((place == index).sum())),
+            len(np.unique(patient_of[place == index])),
         )
         for index in np.unique(place).tolist()
     ]
     return Reliability(bins, Share(held, len(said)), float(np.mean((probability - came_true) ** 2)))
 
 
-def _mixtures(held_out: Sequence[HeldOut]) -> Iterator[tuple[float, Corrected]]:
-    """True shares of suspicious cells, and what is made of slides that have them."""
+def _mixtures(held_out: Sequence[HeldOut]) -> Iterator[tuple[int, float, Corrected]]:
+    """Whose cells, the true share of suspicious ones, and what is made of such a slide."""
     rng = np.random.default_rng(0)
-    for patient in held_out:
+    for place, patient in enumerate(held_out):
         suspicious, others = _parts(patient)
         if not patient.patient or min(sum(suspicious.values()), sum(others.values())) < FEWEST:
             continue
@@ -133,7 +143,7 @@ def _mixtures(held_out: Sequence[HeldOut]) -> Iterator[tuple[float, Corrected]]:
             number = round(wanted * CELLS)
             slide = _draw(suspicious, number, rng) | _draw(others, CELLS - number, rng)
             if corrected := correct(tally(slide).counts, errors):
-                yield number / CELLS, corrected
+                yield place, number / CELLS, corrected
 
 
 def _parts(patient: HeldOut) -> tuple[dict[Outcome, int], dict[Outcome, int]]:

@@ -64,18 +64,16 @@ class Installation:
     def end(self) -> None:
         """Kill whatever still runs, children too."""
         for process in self.running:
-            kill_tree(process.pid)
+            kill_tree(process)
             process.wait()
 
 
-def kill_tree(pid: int) -> None:
-    """kill -9 a process and its children."""
-    try:
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """kill -9 a process and its children; the number of one that ended may be anybody's by now."""
+    if process.poll() is not None:
         return
-    for process in family:
-        kill(process.pid)
+    for one in (process, *psutil.Process(process.pid).children(recursive=True)):
+        kill(one.pid)
 
 
 def kill(pid: int) -> None:

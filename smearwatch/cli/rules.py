@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -118,12 +118,16 @@ def _figures(bundle: Bundle, thresholds: Thresholds) -> dict[str, Any]:
 def _tables(bundle: Bundle, thresholds: Thresholds) -> Iterator[_Table]:
     """The tables that hold something; a laboratory's own evidence may lack patients or APL."""
     found = _figures(bundle, thresholds)
+    healthy = _called_for_nothing(found["meaning"])
+    known = healthy or found["healthy_slides"]["missing"]
     for table in (
         _Table("Whom each threshold calls", _found(found["meaning"]), _whose(found["patients"])),
         _Table(
             "Healthy slides that each threshold calls, per 100",
-            _called_for_nothing(found["meaning"]),
-            _simulated(**found["healthy_slides"]),
+            healthy,
+            _simulated(healthy[0] if healthy else (), **found["healthy_slides"])
+            if known
+            else _NO_EVIDENCE,
         ),
         _Table(
             "APL against other AML by promyelocytes: area under the curve, by patient",
@@ -132,6 +136,7 @@ def _tables(bundle: Bundle, thresholds: Thresholds) -> Iterator[_Table]:
         _Table(
             "Probability of 20% or more, and how often it was so: mixtures of a patient's cells",
             [_bin(one) for one in (found["reliability"] or {"bins": []})["bins"]],
+            _mixed(found["reliability"]),
         ),
         _Table("Held-out patients", [_patient(one) for one in found["patients"]]),
     ):
@@ -180,8 +185,16 @@ def _called_for_nothing(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+_NO_EVIDENCE = "Not known: this bundle keeps no evidence of held-out cells."
+
+
 def _simulated(
-    missing: dict[str, list[str]], patients_named: int, correlation: float, outsiders_per_100: float
+    columns: Collection[str],
+    *,
+    missing: dict[str, list[str]],
+    patients_named: int,
+    correlation: float,
+    outsiders_per_100: float,
 ) -> str:
     """How healthy slides are made, or why there are none."""
     if missing:
@@ -191,7 +204,7 @@ def _simulated(
         )
         return (
             "Not known: no source of the evidence has every class of a healthy differential "
-            f"({lacks or 'it is empty'})."
+            f"({lacks})."
         )
     differ = (
         f"measured on {patients_named} named patients, a correlation of {correlation:.2f} between "
@@ -199,16 +212,23 @@ def _simulated(
         if patients_named > 1
         else "not known, so the intervals are too narrow: fewer than two patients are named"
     )
-    return (
+    from smearwatch.operating import HEALTHY_PEOPLE, OUTSIDERS, PATIENTS
+
+    how = (
         "Simulated, not seen: 200 held-out leukocytes each, in a normal adult's proportions, each "
         "slide one person's. Patients are drawn with replacement. How far people differ in what is "
-        f"misread is {differ}. Healthy people's cells bear no name: they were split by image, the "
-        "bundle may have seen the same person in training, and people are taken to differ as the "
-        "patients do. Patients' normal cells are those of people with leukaemia. Cells outside the "
-        "twelve are theirs too, as many as beside the leukocytes of their whole slides "
-        f"({outsiders_per_100:.0f} to 100); they include promonocytes, which no healthy slide has, "
-        "so that column is an upper bound."
+        f"misread is {differ}."
     )
+    made_of = {
+        HEALTHY_PEOPLE: "Healthy people's cells bear no name: they were split by image, the bundle "
+        "may have seen the same person in training, and people are taken to differ as the patients "
+        "do.",
+        PATIENTS: "Patients' normal cells are those of people with leukaemia.",
+        OUTSIDERS: "Cells outside the twelve are theirs too, as many as beside the leukocytes of "
+        f"their whole slides ({outsiders_per_100:.0f} to 100); they include promonocytes, which no "
+        "healthy slide has, so that column is an upper bound.",
+    }
+    return " ".join([how, *(said for name, said in made_of.items() if f"from {name}" in columns)])
 
 
 def _discrimination(one: dict[str, Any]) -> dict[str, Any]:
@@ -223,8 +243,23 @@ def _bin(one: dict[str, Any]) -> dict[str, Any]:
     return {
         "said": f"{low:.2f} to {high:.2f}",
         "mean": f"{one['mean_probability']:.2f}",
+        "patients": one["patients"],
         "was so": _share(one["true"]),
     }
+
+
+def _mixed(found: dict[str, Any] | None) -> str:
+    """What the mixtures are, and how good the probabilities are over all."""
+    if found is None:
+        return ""
+    held = found["intervals_that_hold"]
+    return (
+        "Slides of 100 cells of one held-out patient each, corrected with the others' error rates. "
+        "Intervals are wide enough for slides of one patient being all alike. The corrected "
+        f"interval holds the true share in {held['count']} of {held['of']} "
+        f"({held['percent']:.0f}%; it should be 95%). Brier score {found['brier']:.3f} (0 is best; "
+        "0.25 is a coin's)."
+    )
 
 
 def _patient(one: dict[str, Any]) -> dict[str, Any]:

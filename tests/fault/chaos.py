@@ -149,9 +149,9 @@ class Chaos:
     def _ways(self) -> dict[str, Callable[[], None]]:
         servers = self.night.servers
         return {
-            "ingester": lambda: kill(self.night.parts["ingest"].pid),
-            "delivery": lambda: kill(self.night.parts["deliver"].pid),
-            "worker's parent": lambda: kill(self.night.parts["worker"].pid),
+            "ingester": self.night.parts["ingest"].kill,
+            "delivery": self.night.parts["deliver"].kill,
+            "worker's parent": self.night.parts["worker"].kill,
             "worker's child": self._kill_child,
             "whole worker": self._kill_worker,
             "worker told to end": self.night.parts["worker"].terminate,
@@ -172,7 +172,7 @@ class Chaos:
 
     def _kill_worker(self) -> None:
         self._wait_for_work()
-        kill_tree(self.night.parts["worker"].pid)
+        kill_tree(self.night.parts["worker"])
         self.leases.note_deaths()
 
     def _wait_for_work(self) -> None:

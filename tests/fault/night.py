@@ -18,7 +18,7 @@ import psutil
 from smearwatch import phantoms
 from smearwatch.settings import Source
 from tests.fault.servers import Servers
-from tests.processes import Installation, kill_tree, wait_until
+from tests.processes import Installation, wait_until
 
 # Few cells, in several batches, so that a kill can come between any two.
 SLIDES = {
@@ -213,8 +213,6 @@ class Night:
 
     def stop(self) -> None:
         """End processes and servers."""
-        for process in self.parts.values():
-            kill_tree(process.pid)
         self.installation.end()
         self.servers.stop()
 

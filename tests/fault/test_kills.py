@@ -60,7 +60,7 @@ def test_whole_worker_killed(night: Night) -> None:
     first = night.parts.pop("worker")
     night.start("worker")
     night.wait_beat("worker")
-    kill_tree(first.pid)
+    kill_tree(first)
     seconds = wait_until(lambda: night.slide(name)["attempts"] == 2, 60, "it is taken up")
     night.release("slide.batch")
     night.wait_judged(name)

@@ -52,7 +52,7 @@ def test_everything_under_up_is_started_again(share: Path, tmp_path: Path) -> No
         up.send_signal(signal.SIGTERM)
         assert up.wait(60) == 0
     finally:
-        kill_tree(up.pid)
+        kill_tree(up)
         sys.stdout.write(Path(log.name).read_text(errors="replace"))
 
 
@@ -92,7 +92,7 @@ def test_single_pass_takes_up_again_what_grew_meanwhile(share: Path, tmp_path: P
         assert up.wait(120) == 0
         assert sorted(slides(home)) == ["discovered", "inadequate"]
     finally:
-        kill_tree(up.pid)
+        kill_tree(up)
         sys.stdout.write(Path(log.name).read_text(errors="replace"))
 
 

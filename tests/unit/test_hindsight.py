@@ -7,7 +7,7 @@ import pytest
 
 from smearwatch import hindsight, rulebook
 from smearwatch.correction import ErrorRates, correct
-from smearwatch.differential import CellStatus
+from smearwatch.differential import CellStatus, Share
 from smearwatch.evidence import HeldOut, Outcome
 from smearwatch.rules import Level
 from smearwatch.taxonomy import CLASSES, CellClass
@@ -53,12 +53,14 @@ def test_evidence_without_patients_has_no_spread() -> None:
     assert ErrorRates(nameless).spread == 0
 
 
-def test_probability_comes_true_as_often_as_it_says() -> None:
-    """Of mixtures given about the same probability, as many have 20%, within their intervals."""
+def test_probability_rises_with_what_comes_true() -> None:
+    """Of mixtures given about the same probability, about as many have 20%, on other patients."""
     found = hindsight.reliability(patients(0.4))
+    assert found is not None
     assert sum(one.true.of for one in found.bins) == 16 * hindsight.MIXTURES
+    assert all(one.patients <= 16 for one in found.bins)
     for one in found.bins:
-        low, high = one.true.interval
+        low, high = one.interval
         assert low - 0.1 <= one.mean <= high + 0.1
     assert found.held.fraction > 0.9
     assert found.brier < 0.2
@@ -74,3 +76,12 @@ def test_patient_is_judged_without_its_own_cells() -> None:
     row = judged[0].to_dict()
     assert row["signed_percent"] == pytest.approx(40)
     assert row["level"] is Level.URGENT
+
+
+def test_slides_of_few_patients_say_little() -> None:
+    """Twelve slides of one patient are one question asked, not twelve."""
+    many = hindsight.Bin(0.8, 0.95, 0.9, Share(12, 12), patients=12)
+    one = hindsight.Bin(0.8, 0.95, 0.9, Share(12, 12), patients=1)
+    assert many.interval == Share(12, 12).interval
+    assert one.interval == Share(1, 1).interval
+    assert one.to_dict()["true"]["interval_percent"] == [2.5, 100.0]
