@@ -155,14 +155,17 @@ class Measured:
 
     def _of_class(self, label: int) -> dict[str, Any]:
         point, replicates = self._rates
-        values = {
+        mine = self.expected == label
+        found = {
             name: self.bootstrap.interval(
                 getattr(point, name)[0, label], getattr(replicates, name)[:, label]
-            ).rounded()
+            )
             for name in FIGURES[1:]
         }
-        mine = self.expected == label
-        values["auroc"] = self.bootstrap.auroc(mine, self.probabilities[:, label]).rounded()
+        found["auroc"] = self.bootstrap.auroc(mine, self.probabilities[:, label])
+        if not self.bootstrap.only(mine).varies:  # one patient has them all: no other is known
+            found = {name: Interval(one.value, np.nan, np.nan) for name, one in found.items()}
+        values = {name: one.rounded() for name, one in found.items()}
         return {
             "cells": int(mine.sum()),
             **{name: value for name, (value, _, _) in values.items()},

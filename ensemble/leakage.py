@@ -74,8 +74,9 @@ def refuse(cells: Sequence[LabelledCell]) -> None:
     """
     if said := [*_patients_said(cells), *_pictures_said(cells)]:
         raise Leakage(
-            "\n".join(said) + "\nLet `smearwatch split --keep` put what belongs together into one "
-            "split, or go on with --allow-leaks; figures on validation then flatter"
+            "\n".join(said)
+            + "\nLet `smearwatch split` divide anew by patient, or with --keep move "
+            "what is torn to validation; or go on with --allow-leaks: figures then flatter"
         )
 
 

@@ -62,6 +62,17 @@ def test_missing_class_does_not_count_against_the_mean() -> None:
     assert measured(np.array([0, 0, 1]), predicted).figures()["f1"] == 1
 
 
+def test_class_of_one_patient_has_no_interval() -> None:
+    """All its cells are one person's: what another's would be is not known, and not called sure."""
+    expected = np.array([0, 1] * 20)
+    expected[::4] = 2  # every fourth cell is patient p0's
+    found = measured(expected, probabilities(1)[:40]).per_class()
+    alone, shared = found[str(CLASSES[2])], found[str(CLASSES[1])]
+    assert {tuple(limits) for limits in alone["intervals"].values()} == {(None, None)}
+    assert alone["f1"] is not None
+    assert all(low is not None for low, _ in shared["intervals"].values())
+
+
 def test_missing_classes_and_few_patients_are_said() -> None:
     """Table 2 says over how many classes it averages; a source, that its patients are few."""
     cells = labelled(np.array([0, 1, 1, 0]))
