@@ -1,8 +1,8 @@
 """A slide's counts, corrected for what the classifier is known to confuse.
 
-Pure. The counted classes are a mixture: each true class is read as any of the twelve with a
-probability known from held-out patients. The most likely true proportions under that mixture are
-found by expectation maximisation (Richardson 1972; D'Agostini 1995,
+Pure. What was counted is a mixture: each true class is read as any of the twelve, or set apart as
+uncertain, with a probability known from held-out patients. The most likely true proportions under
+that mixture are found by expectation maximisation (Richardson 1972; D'Agostini 1995,
 doi:10.1016/0168-9002(95)00274-X), which keeps them at or above 0 and summing to 1 where matrix
 inversion (Rogan and Gladen 1978, doi:10.1093/oxfordjournals.aje.a112510) does not.
 docs/decisions/0008 has the comparison on whole slides.
@@ -12,7 +12,7 @@ prior) and the classifier's (held-out patients drawn with replacement, and for t
 Dirichlet posterior again). What one patient's cells add to the error that all patients share is
 measured too: by correcting each held-out patient with the others' error rates. It widens the
 share of blasts and promyelocytes, and so the probability that it is 20% or more. All of it is of
-the cells that were given a class.
+the leukocytes, those set apart as uncertain too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit, logit
 
-from smearwatch.evidence import SUSPICIOUS_CLASSES, HeldOut, error_counts
+from smearwatch.differential import Differential
+from smearwatch.evidence import READ, SUSPICIOUS_CLASSES, HeldOut, counted, error_counts
 from smearwatch.taxonomy import CLASSES, CellClass
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 DRAWS = 400
 ITERATIONS = 100  # it has settled long before
 JEFFREYS = 0.5
-SMOOTHING = JEFFREYS / len(CLASSES)  # a class that was never seen may be read as anything
+SMOOTHING = JEFFREYS / READ  # a class that was never seen may be read as anything
 LEUKAEMIA_FROM = 0.20  # blasts and blast equivalents (WHO 2022)
 _TINY = np.finfo(float).tiny
 _SUSPICIOUS = [index for index, name in enumerate(CLASSES) if name in SUSPICIOUS_CLASSES]
@@ -63,7 +64,7 @@ class Corrected:
 
     shares: Mapping[CellClass, Estimate]
     suspicious: Estimate  # blasts and promyelocytes together
-    leukaemia_probability: float  # that they are 20% or more of the cells given a class
+    leukaemia_probability: float  # that they are 20% or more of leukocytes
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -102,10 +103,10 @@ def _between_patients(patients: Sequence[HeldOut], counts: Floats) -> float:
 
     Root mean square on the logit scale; each patient corrected without its own cells.
     """
-    judged = [one for one in patients if one.differential.classified and sum(one.signed.values())]
+    judged = [one for one in patients if one.differential.leukocytes and sum(one.signed.values())]
     if not judged:
         return 0.0
-    observed = np.stack([_counted(one.differential.counts) for one in judged])
+    observed = np.stack([counted(one.differential) for one in judged])
     others = np.stack([_rates(counts - error_counts([one])) for one in judged])
     corrected = most_likely(observed / observed.sum(axis=1, keepdims=True), others)
     cells = np.array([sum(one.signed.values()) for one in judged])
@@ -116,26 +117,22 @@ def _between_patients(patients: Sequence[HeldOut], counts: Floats) -> float:
     return float(np.sqrt(np.mean((apart[0] - apart[1]) ** 2)))
 
 
-def _counted(counts: Mapping[CellClass, int]) -> Floats:
-    return np.array([counts[cell_class] for cell_class in CLASSES], dtype=float)
-
-
 def _rates(weights: Floats) -> Floats:
     rates: Floats = weights / weights.sum(axis=1, keepdims=True)
     return rates
 
 
-def correct(counts: Mapping[CellClass, int], errors: ErrorRates) -> Corrected | None:
-    """The most likely true composition behind `counts`; None where nothing was counted.
+def correct(differential: Differential, errors: ErrorRates) -> Corrected | None:
+    """The most likely true composition behind what was counted; None where no leukocyte was.
 
     The same counts always give the same answer.
     """
-    counted = _counted(counts)
-    if not counted.any():
+    found = counted(differential)
+    if not found.any():
         return None
     rng = np.random.default_rng(1)
-    plausible = rng.dirichlet(counted + JEFFREYS, size=len(errors.draws))
-    best = most_likely(counted[None] / counted.sum(), errors.expected[None])[0]
+    plausible = rng.dirichlet(found + JEFFREYS, size=len(errors.draws))
+    best = most_likely(found[None] / found.sum(), errors.expected[None])[0]
     draws = most_likely(plausible, errors.draws)
     patient = errors.spread * rng.standard_normal(len(draws))
     shares = draws[:, _SUSPICIOUS].sum(axis=1).clip(_TINY, 1 - np.finfo(float).eps)
@@ -151,8 +148,8 @@ def correct(counts: Mapping[CellClass, int], errors: ErrorRates) -> Corrected | 
 
 
 def most_likely(observed: Floats, rates: Floats) -> Floats:
-    """True proportions (n, 12) behind observed ones (n, 12), given read rates (n, 12, 12)."""
-    true = observed + SMOOTHING
+    """True proportions (n, 12) behind observed ones (n, 14), given read rates (n, 12, 14)."""
+    true = observed[:, : len(CLASSES)] + SMOOTHING
     true /= true.sum(axis=1, keepdims=True)
     for _ in range(ITERATIONS):
         expected = np.einsum("ni,nij->nj", true, rates) + _TINY

@@ -137,6 +137,7 @@ class Differential:
     duplicate: int = 0
     overview: int = 0
     suspicious: int = 0
+    uncertain_suspicious: int = 0  # of `uncertain`, those that are among `suspicious`, too
 
     @classmethod
     def of(cls, cells: Iterable[Cell]) -> Differential:
@@ -152,6 +153,9 @@ class Differential:
             duplicate=statuses[CellStatus.DUPLICATE],
             overview=statuses[CellStatus.OVERVIEW],
             suspicious=sum(cell.is_suspicious for cell in cells),
+            uncertain_suspicious=sum(
+                cell.is_suspicious for cell in cells if cell.status is CellStatus.UNCERTAIN
+            ),
         )
 
     @property

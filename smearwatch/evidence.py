@@ -101,28 +101,41 @@ def tally(outcomes: Mapping[Outcome, int]) -> Differential:
     """A differential of these outcomes."""
     counts: Counter[CellClass] = Counter()
     statuses: Counter[CellStatus] = Counter()
-    suspicious = 0
+    suspicious: Counter[CellStatus] = Counter()
     for outcome, cells in outcomes.items():
         statuses[outcome.status] += cells
-        suspicious += cells * outcome.suspicious
+        suspicious[outcome.status] += cells * outcome.suspicious
         if outcome.status is CellStatus.CLASSIFIED:
             counts[outcome.predicted] += cells
     return Differential(
         counts={cell_class: counts[cell_class] for cell_class in CLASSES},
         uncertain=statuses[CellStatus.UNCERTAIN],
         not_leukocyte=statuses[CellStatus.NOT_LEUKOCYTE],
-        suspicious=suspicious,
+        suspicious=suspicious.total(),
+        uncertain_suspicious=suspicious[CellStatus.UNCERTAIN],
     )
 
 
+READ = len(CLASSES) + 2
+
+
+def counted(differential: Differential) -> NDArray[np.float64]:
+    """Leukocytes by what they were read as, (14,): the twelve, uncertain but suspicious, uncertain.
+
+    The last two are kept apart because doubt must not hide blasts.
+    """
+    doubtful = differential.uncertain_suspicious
+    apart = [doubtful, differential.uncertain - doubtful]
+    return np.array([*(differential.counts[one] for one in CLASSES), *apart], dtype=float)
+
+
 def error_counts(held_out: Iterable[HeldOut]) -> NDArray[np.float64]:
-    """Signed class (rows) against predicted class (columns) of classified cells: (12, 12)."""
-    place = {cell_class: index for index, cell_class in enumerate(CLASSES)}
-    counts = np.zeros((len(CLASSES), len(CLASSES)))
+    """Signed class (rows) against what leukocytes were read as (columns, `counted`): (12, 14)."""
+    counts = np.zeros((len(CLASSES), READ))
     for patient in held_out:
-        for outcome, cells in patient.outcomes.items():
-            if outcome.signed is not None and outcome.status is CellStatus.CLASSIFIED:
-                counts[place[outcome.signed], place[outcome.predicted]] += cells
+        for row, signed in enumerate(CLASSES):
+            mine = {one: n for one, n in patient.outcomes.items() if one.signed is signed}
+            counts[row] += counted(tally(mine))
     return counts
 
 

@@ -142,7 +142,7 @@ def _mixtures(held_out: Sequence[HeldOut]) -> Iterator[tuple[int, float, Correct
         for wanted in rng.uniform(0, HIGHEST, MIXTURES):
             number = round(wanted * CELLS)
             slide = _draw(suspicious, number, rng) | _draw(others, CELLS - number, rng)
-            if corrected := correct(tally(slide).counts, errors):
+            if corrected := correct(tally(slide), errors):
                 yield place, number / CELLS, corrected
 
 

@@ -231,7 +231,7 @@ def assess(
     if errors is not None:
         from smearwatch.correction import correct
 
-        corrected = correct(differential.counts, errors)
+        corrected = correct(differential, errors)
     return Assessment(level, tuple(reasons), differential, thresholds.version, corrected)
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smearwatch.correction import ErrorRates, correct, most_likely
-from smearwatch.differential import CellStatus
-from smearwatch.evidence import HeldOut, Outcome
+from smearwatch.differential import CellStatus, Differential
+from smearwatch.evidence import SUSPICIOUS_CLASSES, HeldOut, Outcome
 from smearwatch.taxonomy import CLASSES, CellClass
 
 BLAST = CLASSES.index(CellClass.MYELOBLAST)
@@ -72,7 +72,7 @@ def test_corrected_shares_are_nearer_and_their_intervals_hold_the_truth() -> Non
     for _ in range(100):
         blasts = float(rng.uniform(0, 0.6))
         counts = counted({BLAST: blasts, MONOCYTE: 0.1, 0: 0.9 - blasts}, matrix, rng, of=200)
-        result = correct(counts, errors)
+        result = correct(Differential(counts), errors)
         assert result is not None
         estimate = result.shares[CellClass.MYELOBLAST]
         raw_error.append(abs(counts[CellClass.MYELOBLAST] / 200 - blasts))
@@ -85,10 +85,13 @@ def test_corrected_shares_are_nearer_and_their_intervals_hold_the_truth() -> Non
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 300), min_size=12, max_size=12))
+@given(st.lists(st.integers(0, 300), min_size=14, max_size=14))
 def test_every_correction_is_a_differential(numbers: list[int]) -> None:
     """Whatever was counted: fractions from 0 to 1 that sum to 1, inside their intervals."""
-    result = correct(dict(zip(CLASSES, numbers, strict=True)), ERRORS)
+    *read, uncertain, suspicious = numbers
+    counts = dict(zip(CLASSES, read, strict=True))
+    seen = Differential(counts, uncertain + suspicious, uncertain_suspicious=suspicious)
+    result = correct(seen, ERRORS)
     if not any(numbers):
         assert result is None
         return
@@ -100,8 +103,24 @@ def test_every_correction_is_a_differential(numbers: list[int]) -> None:
 
 def test_same_counts_same_answer() -> None:
     """Judged twice, a slide gets the same figures."""
-    counts = dict.fromkeys(CLASSES, 10)
-    assert correct(counts, ERRORS) == correct(counts, ERRORS)
+    seen = Differential(dict.fromkeys(CLASSES, 10))
+    assert correct(seen, ERRORS) == correct(seen, ERRORS)
+
+
+def test_doubtful_blasts_are_not_explained_away() -> None:
+    """Half a slide too uncertain to name, but suspicious: beside an urgent level, a high share."""
+    read = {
+        Outcome(signed, status, signed, signed in SUSPICIOUS_CLASSES): cells
+        for signed in CLASSES
+        for status, cells in ((CellStatus.CLASSIFIED, 70), (CellStatus.UNCERTAIN, 30))
+    }
+    errors = ErrorRates([HeldOut("s", str(one), "AML", False, read) for one in range(5)])
+    counts = dict.fromkeys(CLASSES, 0) | {CellClass.NEUTROPHIL: 60}
+    seen = Differential(counts, uncertain=60, suspicious=60, uncertain_suspicious=60)
+    result = correct(seen, errors)
+    assert result is not None
+    assert result.suspicious.fraction > 0.4
+    assert result.leukaemia_probability > 0.95
 
 
 def test_few_patients_make_wide_intervals() -> None:
@@ -109,7 +128,8 @@ def test_few_patients_make_wide_intervals() -> None:
     counts = dict.fromkeys(CLASSES, 0) | {CellClass.MYELOBLAST: 60, CellClass.NEUTROPHIL: 140}
     widths = []
     for cells in (3, 300):
-        result = correct(counts, ErrorRates(held_out(rates(0.25), cells, patients=3)))
+        errors = ErrorRates(held_out(rates(0.25), cells, patients=3))
+        result = correct(Differential(counts), errors)
         assert result is not None
         widths.append(result.suspicious.high - result.suspicious.low)
     assert widths[0] > 1.2 * widths[1]

@@ -7,7 +7,7 @@ import pytest
 
 from smearwatch import hindsight, rulebook
 from smearwatch.correction import ErrorRates, correct
-from smearwatch.differential import CellStatus, Share
+from smearwatch.differential import CellStatus, Differential, Share
 from smearwatch.evidence import HeldOut, Outcome
 from smearwatch.rules import Level
 from smearwatch.taxonomy import CLASSES, CellClass
@@ -40,7 +40,7 @@ def test_patients_that_differ_widen_the_interval() -> None:
     assert apart.spread > 2 * alike.spread > 0
     widths = []
     for errors in (alike, apart):
-        corrected = correct(COUNTS, errors)
+        corrected = correct(Differential(COUNTS), errors)
         assert corrected is not None
         widths.append(corrected.suspicious.high - corrected.suspicious.low)
     assert widths[1] > 1.5 * widths[0]
@@ -71,7 +71,7 @@ def test_patient_is_judged_without_its_own_cells() -> None:
     evidence = patients(0.5)
     judged = hindsight.patients(evidence, rulebook.shipped())
     assert [one.held_out.patient for one in judged] == [one.patient for one in evidence]
-    expected = correct(evidence[0].differential.counts, ErrorRates(evidence[1:]))
+    expected = correct(evidence[0].differential, ErrorRates(evidence[1:]))
     assert judged[0].assessment.corrected == expected
     row = judged[0].to_dict()
     assert row["signed_percent"] == pytest.approx(40)
