@@ -41,11 +41,15 @@ class Recipe:
     seed: int = 20240
 
 
-# From a bundle's networks: what they see first (edges, stain) is learnt; blocks 1 to 3 stay.
+def fine_tuning(size: int, epochs: int) -> Stage:
+    """From a bundle's networks: what they see first (edges, stain) is learnt, and stays."""
+    return Stage(size, epochs, 2e-4, frozen=3)
+
+
 FINE_TUNING = Recipe(
     stages={
-        "efficientnet_b1": (Stage(192, 5, 2e-4, frozen=3),),
-        "efficientnet_v2_b2": (Stage(192, 5, 2e-4, frozen=3),),
+        "efficientnet_b1": (fine_tuning(192, 5),),
+        "efficientnet_v2_b2": (fine_tuning(192, 5),),
     },
     plateau_patience=1,
     inherit=False,

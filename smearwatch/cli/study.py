@@ -139,7 +139,7 @@ def ablate(
         typer.Option(help="Only this one, compared with the first; may be given several times."),
     ] = None,
     parent: Annotated[
-        Path | None, typer.Option("--from", help="Start from this bundle's network.", exists=True)
+        Path | None, typer.Option("--from", help="Fine-tune this bundle's network.", exists=True)
     ] = None,
     from_scratch: FromScratch = False,
     allow_leaks: AllowLeaks = False,
@@ -150,7 +150,7 @@ def ablate(
 
     from ensemble import bundle as bundles
     from ensemble.ablation import VARIANTS, Ablation
-    from ensemble.recipe import Stage
+    from ensemble.recipe import Stage, fine_tuning
 
     configured()
     chosen = variant or list(VARIANTS)
@@ -158,7 +158,7 @@ def ablate(
         raise typer.BadParameter(f"{unknown[0]!r} is none of: {'; '.join(VARIANTS)}")
     cells = read_to_train(data, classes, allow_leaks=allow_leaks)
     start = bundles.load(parent) if parent else None
-    stage = Stage(size, epochs)
+    stage = fine_tuning(size, epochs) if start else Stage(size, epochs)
     network = str(member)
     found = Ablation(out, cells, network, stage, per_class, start, from_scratch).run(chosen)
     table = Table(*found.head, title=found.title, caption=found.note)
