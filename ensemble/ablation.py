@@ -83,7 +83,7 @@ class Ablation:
 
     def _answers(self, name: str) -> NDArray[np.float32]:
         recipe = replace(
-            Recipe(inherit=not self.from_scratch),
+            Recipe(inherit=not self.from_scratch, head=0.0),
             stages={self.member: (self.stage,)},
             **VARIANTS[name],
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ensemble.networks import MEMBERS
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -38,12 +40,18 @@ class Recipe:
     one_palette: bool = False  # every image in the training images' mean colours; ablations only
     noise_robust: float = 0.0  # q of the generalised cross-entropy; 0 is the usual one
     averaging: float = 0.0  # momentum a step of the weights' moving average; 0 is none
+    head: float = 1e-4  # C of the class head fitted anew at the end (`ensemble.head`); 0 leaves it
     seed: int = 20240
 
 
 def fine_tuning(size: int, epochs: int) -> Stage:
     """From a bundle's networks: what they see first (edges, stain) is learnt, and stays."""
     return Stage(size, epochs, 2e-4, frozen=3)
+
+
+def only_head(size: int) -> Recipe:
+    """A bundle's networks as they are; their class heads are fitted anew."""
+    return Recipe(stages=dict.fromkeys(MEMBERS, (Stage(size, 0),)), inherit=False)
 
 
 FINE_TUNING = Recipe(

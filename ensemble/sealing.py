@@ -47,7 +47,7 @@ def seal_run(
         NothingToMeasure: no cell of the twelve classes is in `validation`.
     """
     settings = _settings(run)
-    stages = [_last_stage(run, member, settings["recipe"]) for member in networks.MEMBERS]
+    trained = [_trained(run, member, settings["recipe"]) for member in networks.MEMBERS]
     if settings["data"] != trained_on(cells):
         raise DataError(
             f"{run} was trained with other data, or with other splits of them, so that cells it "
@@ -55,7 +55,7 @@ def seal_run(
             "and give it to train, bundle and evaluate alike"
         )
     measurable(cells, "validation")
-    size = int(stages[0].name)
+    size = settings["recipe"]["stages"][networks.MEMBERS[0]][-1]["size"]
     description = Description(
         name=name,
         members=networks.PAPER_WEIGHTS,
@@ -68,9 +68,8 @@ def seal_run(
         run=settings,
     )
     with _becoming(out) as folder:
-        for stage in stages:
-            best = keras.models.load_model(stage / "best.keras", compile=False)
-            write_member(best, folder, size)
+        for file in trained:
+            write_member(keras.models.load_model(file, compile=False), folder, size)
         _measure_and_seal(folder, description, cells, notes)
     return bundles.load(out)
 
@@ -137,15 +136,16 @@ def _settings(run: Path) -> dict[str, Any]:
     return settings
 
 
-def _last_stage(run: Path, member: str, recipe: dict[str, Any]) -> Path:
-    """The folder of a member's last stage by the run's recipe."""
-    last = run / member / str(recipe["stages"][member][-1]["size"])
-    if not (last / "done").exists():
+def _trained(run: Path, member: str, recipe: dict[str, Any]) -> Path:
+    """The file of a member's network at the end of the run's recipe."""
+    stage = run / member / str(recipe["stages"][member][-1]["size"])
+    file = run / member / "head.keras" if recipe.get("head") else stage / "best.keras"
+    if not ((stage / "done").exists() and file.exists()):
         raise Unsealable(
-            f"{run} is not finished: {member} at {last.name} px is not trained to its end; "
+            f"{run} is not finished: {member} at {stage.name} px is not trained to its end; "
             "call `smearwatch train` with the same --out again, it goes on where it stopped"
         )
-    return last
+    return file
 
 
 def _data(cells: Sequence[LabelledCell], *, as_trained: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ run killed at any moment goes on from its last finished epoch:
     <member>/<size>/last.keras    network and optimizer after the newest epoch
     <member>/<size>/best.keras    network of the best epoch so far
     <member>/<size>/epochs.jsonl  one line of metrics an epoch
+    <member>/head.keras           the last size's best network, its class head fitted anew
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 
-from ensemble import inheritance, networks
+from ensemble import head, inheritance, networks
 from ensemble.batches import AugmentedBatches, plain_batch
 from ensemble.bundle import Bundle
 from ensemble.dataset import LabelledCell, in_split, targets, trained_on
@@ -114,6 +115,8 @@ def train(
         start = None
         for stage in recipe.stages[member]:
             start = run.train(member, stage, start)
+        if recipe.head and start is not None:
+            run.refit_head(member, start, recipe.stages[member][-1].size)
 
 
 def claim(out: Path, settings: dict[str, Any]) -> None:
@@ -152,6 +155,14 @@ class Run:
             done.touch()
         return best
 
+    def refit_head(self, member: str, best: Path, size: int) -> None:
+        """Write the member's last network with its class head fitted anew."""
+        file = self.out / member / "head.keras"
+        if not file.exists():
+            network = keras.models.load_model(best, compile=False)
+            head.refit(network, self.training, size, self.recipe)
+            replace_file(file, network.save)
+
     def _continued(self, folder: Path) -> keras.Model | None:
         last = folder / "last.keras"
         return keras.models.load_model(last) if last.exists() else None
@@ -170,6 +181,9 @@ class Run:
         return network
 
     def _fit(self, network: keras.Model, stage: Stage, folder: Path) -> None:
+        if not stage.epochs:
+            replace_file(folder / "best.keras", network.save)
+            return
         finished = len(read_epochs(folder))
         batches = AugmentedBatches(self.training, stage.size, self.recipe)
         batches.start_at(finished)

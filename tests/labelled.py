@@ -1,9 +1,10 @@
-"""Labelled phantoms, as a scientist's data would be: for tests of measuring and sealing."""
+"""Labelled phantoms, as a scientist's data would be, and a network small enough to train."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,3 +33,19 @@ def labelled_phantoms(folder: Path, patients: int) -> Iterator[LabelledCell]:
                     whole_slide=False,
                     export_class=name,
                 )
+
+
+def small_network(member: str, size: int | None = None, dropout: float = 0.3) -> Any:
+    """In place of `networks.build`: the same layers' names and outputs, a hundredth of the work."""
+    import keras
+
+    seen = keras.Input((size, size, 3))
+    features = keras.layers.Rescaling(1 / 255)(seen)
+    features = keras.layers.Conv2D(8, 3, 4, activation="relu")(features)
+    features = keras.layers.GlobalAveragePooling2D()(features)
+    features = keras.layers.Dropout(dropout, name="head_dropout")(features)
+    # A trained network's bias is not zero, and one of zeros is no longer there once converted.
+    biased = {"activation": "softmax", "bias_initializer": "random_normal", "name": "cell"}
+    cell = keras.layers.Dense(12, **biased)(features)
+    leukocyte = keras.layers.Dense(1, activation="sigmoid", name="leukocyte")(features)
+    return keras.Model(seen, {"cell": cell, "leukocyte": leukocyte}, name=member)

@@ -207,6 +207,9 @@ def train(
     parent: Annotated[
         Path | None, typer.Option("--from", help="Fine-tune this bundle instead.", exists=True)
     ] = None,
+    only_head: Annotated[
+        bool, typer.Option("--only-head", help="Of --from: fit the class heads anew, no more.")
+    ] = False,
     from_scratch: FromScratch = False,
     classes: Classes = None,
     allow_leaks: AllowLeaks = False,
@@ -217,7 +220,11 @@ def train(
 
     configured()
     start = bundles.load(parent) if parent else None
+    if only_head and start is None:
+        raise typer.BadParameter("--only-head needs --from: whose networks?")
     chosen = recipe.FINE_TUNING if start else recipe.Recipe(inherit=not from_scratch)
+    if start and only_head:
+        chosen = recipe.only_head(start.input_size)
     cells = read_to_train(data, classes, allow_leaks=allow_leaks)
     training.train(cells, out, chosen, member or networks.MEMBERS, start)
     typer.echo(f"trained; next: smearwatch bundle --run {out} --data {data} --out BUNDLE")

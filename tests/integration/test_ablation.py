@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,27 +14,14 @@ from ensemble.ablation import VARIANTS, Ablation
 from ensemble.evaluation import Measured, bootstrap_of, truth
 from ensemble.recipe import Stage
 from smearwatch.taxonomy import CLASSES
-from tests.labelled import labelled_phantoms
-
-
-def small(member: str, size: int | None = None, dropout: float = 0.3) -> Any:  # noqa: ARG001
-    """A small network of the same outputs: what is tested is what happens around it."""
-    import keras
-
-    seen = keras.Input((size, size, 3))
-    features = keras.layers.Rescaling(1 / 255)(seen)
-    features = keras.layers.Conv2D(4, 3, 4, activation="relu")(features)
-    features = keras.layers.GlobalAveragePooling2D()(features)
-    cell = keras.layers.Dense(12, activation="softmax", name="cell")(features)
-    leukocyte = keras.layers.Dense(1, activation="sigmoid", name="leukocyte")(features)
-    return keras.Model(seen, {"cell": cell, "leukocyte": leukocyte}, name=member)
+from tests.labelled import labelled_phantoms, small_network
 
 
 def test_every_variant_trains_and_is_compared_with_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row each, the first one's difference left out; called again, nothing is trained twice."""
-    monkeypatch.setattr(networks, "build", small)
+    monkeypatch.setattr(networks, "build", small_network)
     cells = list(labelled_phantoms(tmp_path, patients=3))
     out = tmp_path / "ablation"
     ablation = Ablation(out, cells, "efficientnet_b1", Stage(32, 1), per_class=3, from_scratch=True)
@@ -58,7 +44,7 @@ def test_averaged_weights_are_what_is_measured_and_kept(
     """After an epoch of three steps the network holds their average, which moved less."""
     import keras
 
-    monkeypatch.setattr(networks, "build", small)
+    monkeypatch.setattr(networks, "build", small_network)
     cells = list(labelled_phantoms(tmp_path, patients=8))
     ablation = Ablation(
         tmp_path / "out", cells, "efficientnet_b1", Stage(32, 1), per_class=8, from_scratch=True
@@ -66,7 +52,7 @@ def test_averaged_weights_are_what_is_measured_and_kept(
     averaged = "averaged weights, 0.95 a step"
     ablation.run(["the recipe", averaged])
     keras.utils.set_random_seed(20240)
-    start = small("efficientnet_b1", 32).get_weights()
+    start = small_network("efficientnet_b1", 32).get_weights()
 
     def moved(name: str) -> float:
         folder = tmp_path / "out" / name.replace(" ", "-").replace(",", "")

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 from ensemble import bundle as bundles
@@ -19,7 +19,7 @@ from ensemble.labels import DataError
 from ensemble.measuring import NothingToMeasure
 from ensemble.sealing import Unsealable
 from smearwatch.taxonomy import CLASSES
-from tests.labelled import labelled_phantoms
+from tests.labelled import labelled_phantoms, small_network
 
 SIZE = 32
 MakeRun = Callable[..., Path]
@@ -31,36 +31,23 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledCell]:
     return [*labelled_phantoms(tmp_path_factory.mktemp("cells"), patients=1)]
 
 
-def small(member: str, size: int | None = None, dropout: float = 0.3) -> Any:  # noqa: ARG001
-    """A network of the same outputs, built and converted in no time."""
-    seen = keras.Input((size, size, 3))
-    features = keras.layers.Rescaling(1 / 255)(seen)
-    features = keras.layers.Conv2D(4, 3, 4, activation="sigmoid")(features)
-    features = keras.layers.GlobalAveragePooling2D()(features)
-    # A trained network's bias is not zero, and one of zeros is no longer there once converted.
-    biased = {"activation": "softmax", "bias_initializer": "random_normal", "name": "cell"}
-    cell = keras.layers.Dense(12, **biased)(features)
-    leukocyte = keras.layers.Dense(1, activation="sigmoid", name="leukocyte")(features)
-    return keras.Model(seen, {"cell": cell, "leukocyte": leukocyte}, name=member)
-
-
 @pytest.fixture
 def make_run(tmp_path: Path, cells: list[LabelledCell], monkeypatch: pytest.MonkeyPatch) -> MakeRun:
     """Write what `smearwatch train` leaves, of small networks; without `done` where one is cut."""
-    monkeypatch.setattr(networks, "build", small)
+    monkeypatch.setattr(networks, "build", small_network)
 
-    def make(unfinished: str = "") -> Path:
+    def make(unfinished: str = "", head: float = 0.0) -> Path:
         run = tmp_path / "run"
         for member in networks.MEMBERS:
             for size in (16, SIZE):
                 stage = run / member / str(size)
                 stage.mkdir(parents=True)
                 keras.utils.set_random_seed(1)
-                small(member, size).save(stage / "best.keras")
+                small_network(member, size).save(stage / "best.keras")
                 if member != unfinished or size != SIZE:
                     (stage / "done").touch()
         stages = [{"size": size, "epochs": 1, "learning_rate": 5e-4} for size in (16, SIZE)]
-        recipe = {"stages": dict.fromkeys(networks.MEMBERS, stages)}
+        recipe = {"stages": dict.fromkeys(networks.MEMBERS, stages), "head": head}
         settings = {"recipe": recipe, "data": trained_on(cells), "parent": None}
         (run / "run.json").write_text(json.dumps(settings))
         return run
@@ -78,6 +65,24 @@ def test_run_becomes_a_bundle_of_its_last_stage(
     assert sealed.metrics["validation"]["all"]["cells"] == len(CLASSES)
     assert "Measured anew" not in sealed.card
     assert list((tmp_path / "new").iterdir()) == [sealed.folder]
+
+
+def test_refitted_heads_are_what_is_sealed(
+    make_run: MakeRun, cells: list[LabelledCell], tmp_path: Path
+) -> None:
+    """A recipe that fits the heads anew ends with them: without, the run is not finished."""
+    run = make_run(head=1e-4)
+    with pytest.raises(Unsealable, match="not trained to its end"):
+        sealing.seal_run(run, tmp_path / "mine", "mine", cells)
+    for member in networks.MEMBERS:
+        keras.utils.set_random_seed(2)
+        small_network(member, SIZE).save(run / member / "head.keras")
+    sealed = sealing.seal_run(run, tmp_path / "mine", "mine", cells)
+    theirs = small_network(networks.MEMBERS[0], SIZE)
+    theirs.load_weights(sealed.folder / f"{networks.MEMBERS[0]}.weights.h5")
+    mine = keras.models.load_model(run / networks.MEMBERS[0] / "head.keras", compile=False)
+    for one, other in zip(mine.get_weights(), theirs.get_weights(), strict=True):
+        assert np.allclose(one, other, atol=1e-3)  # sealed in half precision
 
 
 def test_folder_that_is_there_is_left_as_it_is(
