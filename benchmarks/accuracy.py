@@ -14,15 +14,13 @@ from ensemble import images
 from ensemble.bundle import Bundle
 from ensemble.dataset import LabelledCell, picture, read_manifest
 from ensemble.engines import OpenVINOEngine
-from ensemble.evaluation import Measured, bootstrap_of, rates
+from ensemble.evaluation import Measured, bootstrap_of
 from ensemble.statistics import mcnemar
 from ensemble.voting import vote
 from smearwatch.settings import load
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    Replicates = NDArray[np.float64]
 
 REFERENCE = "f32"
 
@@ -64,14 +62,13 @@ def _seen(cell: LabelledCell, bundle: Bundle) -> NDArray[np.uint8]:
 
 def _against(reference: Measured, one: Measured) -> dict[str, Any]:
     """A mode's figures; `f1_difference` is value, low, high over the same drawn patients."""
-    (f1, f1_drawn), (other, other_drawn) = _macro_f1(one), _macro_f1(reference)
-    difference = reference.bootstrap.interval(f1 - other, f1_drawn - other_drawn)
+    found = one.figures()
     test = mcnemar(one.right, reference.right)
     return {
         "cells": len(one.expected),
-        "accuracy": round(float(one.right.mean()), 4),
-        "f1": round(f1, 4),
-        "f1_difference": difference.rounded(),
+        "accuracy": found["accuracy"],
+        "f1": found["f1"],
+        "f1_difference": one.difference(reference, "f1").rounded(),
         "mcnemar_p": round(test.p, 3),
         "classes_changed": int(_changed(one, reference).sum()),
     }
@@ -82,9 +79,3 @@ def _changed(one: Measured, other: Measured) -> NDArray[np.bool_]:
         axis=1
     )
     return changed
-
-
-def _macro_f1(one: Measured) -> tuple[float, Replicates]:
-    best, ones = one.probabilities.argmax(axis=1), np.ones((1, len(one.expected)))
-    drawn = rates(one.expected, best, one.bootstrap.weights).macro("f1")
-    return float(rates(one.expected, best, ones).macro("f1")[0]), drawn

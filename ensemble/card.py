@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ensemble import tables
@@ -95,26 +95,42 @@ def _data(cells: Sequence[LabelledCell], description: Description) -> str:
 
 
 def _recipe(run: dict[str, Any]) -> str:
-    recipe, lines = run.get("recipe", {}), []
-    for member, stages in recipe.get("stages", {}).items():
-        steps = "; ".join(
+    recipe = run.get("recipe", {})
+    stages: dict[str, list[dict[str, Any]]] = recipe.get("stages", {})
+    trained = any(stage["epochs"] for steps in stages.values() for stage in steps)
+    lines = list(_trained(recipe, stages)) if trained else []
+    if run.get("parent"):
+        lines.insert(0, f"- both start from the bundle `{run['parent']}`")
+    elif recipe.get("inherit"):
+        lines.insert(
+            0, "- both start from published EfficientNet-Lite1 weights (ImageNet; Apache-2.0)"
+        )
+    if recipe.get("head"):
+        lines.append(
+            "- class heads fitted anew: logistic regression on standardised features of the "
+            f"training cells, {recipe['sampling']} weights, C = {recipe['head']:g}"
+        )
+    how = (
+        "Adam, best epoch by validation macro F1."
+        if trained
+        else "The networks are as they were; nothing but the class heads is new."
+    )
+    return f"## Recipe\n\n{how}\n\n" + "\n".join(lines) + "\n"
+
+
+def _trained(
+    recipe: Mapping[str, Any], stages: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Iterator[str]:
+    for member, steps in stages.items():
+        said = "; ".join(
             f"{stage['size']} px, at most {stage['epochs']} epochs from {stage['learning_rate']:g}"
             + (f", first {stage['frozen']} blocks frozen" if stage.get("frozen") else "")
-            for stage in stages
+            for stage in steps
         )
-        lines.append(f"- `{member}`: {steps}")
-    if run.get("parent"):
-        lines.append(f"- both start from the bundle `{run['parent']}`")
-    elif recipe.get("inherit"):
-        lines.append(
-            "- both start from published EfficientNet-Lite1 weights (ImageNet; Apache-2.0)"
-        )
-    lines += [
-        f"- {name.replace('_', ' ')}: {value}"
-        for name, value in recipe.items()
-        if name not in ("stages", "inherit")
-    ]
-    return "## Recipe\n\nAdam, best epoch by validation macro F1.\n\n" + "\n".join(lines) + "\n"
+        yield f"- `{member}`: {said}"
+    for name, value in recipe.items():
+        if value and name not in ("stages", "inherit", "head"):
+            yield f"- {name.replace('_', ' ')}: {value}"
 
 
 def _results(description: Description) -> str:

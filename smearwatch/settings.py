@@ -149,7 +149,7 @@ def shipped_bundle() -> Path:
     """The bundle in the installed package, or in `models/` of a source checkout."""
     here = Path(__file__).parent
     installed = here / "model"
-    return installed if installed.exists() else here.parent / "models" / "smearwatch-2"
+    return installed if installed.exists() else here.parent / "models" / "smearwatch-3"
 
 
 def _required(secret: SecretStr | None, variable: str) -> str:
