@@ -103,11 +103,11 @@ def compared(measured: Mapping[str, Measured]) -> Table:
     """Each variant's figures, and how far its macro F1 is from the first one's."""
     first, *_ = measured.values()
     rows = []
-    for name, one in measured.items():
-        found, limits = one.figures(), one.figures()["intervals"]
-        figures = [Estimate(found[figure], *limits[figure]) for figure in ("accuracy", "f1")]
+    for variant, one in measured.items():
+        found = one.figures()
+        figures = [Estimate(found[name], *found["intervals"][name]) for name in ("accuracy", "f1")]
         away = Estimate(*one.difference(first, "f1").rounded())
-        rows.append([name, *figures, "-" if one is first else away])
+        rows.append([variant, *figures, "-" if one is first else away])
     return Table(
         "ablation",
         "The recipe with one thing changed",

@@ -1,10 +1,10 @@
 """The class head fitted anew, on the features that the trained network has.
 
-Training end to end draws rare classes more often, which is good for the decision and bad for the
-features, and ends when validation stops rising; the last layer is left where that was. Fitted
-anew, alone and with a strong penalty, it gains (decoupled training: Kang et al. 2020,
-arXiv:1910.09217): a multinomial logistic regression on standardised features of the plain training
-cells, as the network sees them in service, each cell weighted as training draws it.
+Training end to end ends where validation stops rising, and leaves the last layer where it was then.
+Fitted anew, alone and with a strong penalty, it gains (decoupled training: Kang et al. 2020,
+arXiv:1910.09217; docs/decisions/0013): a multinomial logistic regression on standardised features
+of the plain training cells, as the network sees them in service, each cell weighted as training
+draws it.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Recipe:
     inherit: bool = True
     sampling: str = "square-root"  # how often a rare cell is drawn: `dataset.IMBALANCE`
     without: tuple[str, ...] = ()  # of the augmentation: "colours", "resolution"
-    one_palette: bool = False  # every image in the training images' mean colours; ablations only
+    one_palette: bool = False  # every image in the same colours; no bundle could be served so
     noise_robust: float = 0.0  # q of the generalised cross-entropy; 0 is the usual one
     averaging: float = 0.0  # momentum a step of the weights' moving average; 0 is none
     head: float = 1e-4  # C of the class head fitted anew at the end (`ensemble.head`); 0 leaves it

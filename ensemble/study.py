@@ -124,7 +124,8 @@ class Study:
         """
         if not self.training or not self.validation:
             raise DataError("the data need cells of the twelve classes in train and validation")
-        if self.parent is None and not self.plan.from_scratch:
+        warm = self.parent is None and not self.plan.from_scratch
+        if warm and not (self.out / "run.json").exists():
             inheritance.lite1_weights()  # what is missing is said before the folder is claimed
         self.out.mkdir(parents=True, exist_ok=True)
         settings = {

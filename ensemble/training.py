@@ -101,7 +101,7 @@ def train(
         raise DataError(
             "the data need cells in both splits, train and validation: see `smearwatch split`"
         )
-    if recipe.inherit and parent is None:
+    if recipe.inherit and parent is None and not (out / "run.json").exists():
         inheritance.lite1_weights()  # what is missing is said before the folder is claimed
     out.mkdir(parents=True, exist_ok=True)
     settings = {

@@ -48,6 +48,7 @@ def make_run(tmp_path: Path, cells: list[LabelledCell], monkeypatch: pytest.Monk
                     (stage / "done").touch()
         stages = [{"size": size, "epochs": 1, "learning_rate": 5e-4} for size in (16, SIZE)]
         recipe = {"stages": dict.fromkeys(networks.MEMBERS, stages), "head": head}
+        recipe["sampling"] = "square-root"
         settings = {"recipe": recipe, "data": trained_on(cells), "parent": None}
         (run / "run.json").write_text(json.dumps(settings))
         return run

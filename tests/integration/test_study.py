@@ -116,7 +116,7 @@ def test_five_models_are_compared(manifest: Path, tmp_path: Path) -> None:
         odds = rng.random((12, 12)).astype(np.float32) + np.eye(12, dtype=np.float32)
         answers[name] = odds / odds.sum(axis=1, keepdims=True)
         np.savez(tmp_path / name / "validation.npz", cell=answers[name])
-    study = Study(tmp_path, Plan(), read_manifest(manifest))
+    study = Study(tmp_path, Plan(from_scratch=True), read_manifest(manifest))
     study.run()
     with (tmp_path / "report/table2_models.csv").open(newline="") as file:
         rows = {row["model"]: float(row["accuracy"]) for row in csv.DictReader(file)}

