@@ -129,7 +129,7 @@ def ablate(
     *,
     classes: Classes = None,
     member: Annotated[Member, typer.Option(help="Which network.")] = Member.B1,
-    size: Annotated[int, typer.Option(help="Its input, px.", min=32)] = 128,
+    size: Annotated[int, typer.Option(help="Its input, px.", min=32)] = 192,
     epochs: Annotated[int, typer.Option(help="At most so many a variant.", min=1)] = 5,
     per_class: Annotated[
         int, typer.Option(help="At most so many training cells of a class.", min=1)
