@@ -1,7 +1,8 @@
 r"""The slide's state machine: each transition is one function and one `UPDATE ... WHERE state`.
 
     discovered -> ready -> queued -> running -> analysed | inadequate | failed
-         |  \-> duplicate            |  ^-- lease ran out, share away, worker ends: queued again
+         |  \-> duplicate            |  |-- lease ran out: ready again, and first
+         |                           |  |-- share away, worker ends: queued again
          \-> failed                  \-- other bytes than were finished: discovered again
 
     failed -> ready (a later scan finds it whole) | ready or discovered (`smearwatch retry`)
@@ -323,21 +324,23 @@ def to_send(
 ) -> list[tuple[int, Priority]]:
     """Slides that should be in Redis and are not: READY ones, and QUEUED ones that it lost.
 
-    One whose worker died goes to the head, whatever its own priority: it has waited once already.
+    One that a worker had begun goes to the head, whatever its own priority: it has waited once
+    already. What is READY is sent even if Redis holds a message of it: that one is from before its
+    worker died, lies behind the backlog, and will be refused.
     Queued in the future means that the clock was set back: sent rather once more than never.
     """
     just_queued = Slide.queued_at.between(func.now() - grace, func.now())
     lost = (Slide.state == State.QUEUED) & ~just_queued
     first = (Slide.priority == Priority.STAT) | (Slide.attempts > 0)
     rows = connection.execute(
-        select(Slide.id, first.label("first"))
+        select(Slide.id, Slide.state, first.label("first"))
         .where(_OPEN & ((Slide.state == State.READY) | lost))
         .order_by(first.desc(), Slide.ready_at, Slide.id)
     )
     return [
         (row.id, Priority.STAT if row.first else Priority.ROUTINE)
         for row in rows
-        if row.id not in in_broker
+        if row.state == State.READY or row.id not in in_broker
     ]
 
 

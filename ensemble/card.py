@@ -110,6 +110,8 @@ def _recipe(run: dict[str, Any]) -> str:
             "- class heads fitted anew: logistic regression on standardised features of the "
             f"training cells, {recipe['sampling']} weights, C = {recipe['head']:g}"
         )
+    if not lines:
+        return ""
     how = (
         "Adam, best epoch by validation macro F1."
         if trained

@@ -115,6 +115,12 @@ def fingerprint(cells: Sequence[LabelledCell]) -> str:
     return digest.hexdigest()
 
 
+def lacking(cells: Sequence[LabelledCell]) -> list[CellClass]:
+    """The classes without a cell."""
+    found = {cell.cell_class for cell in cells}
+    return [one for one in CLASSES if one not in found]
+
+
 def in_split(cells: Sequence[LabelledCell], split: str) -> list[LabelledCell]:
     """The cells of one split."""
     return [cell for cell in cells if cell.split == split]

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _CELLS = 512  # seen at a time: the pixels of all would fill gigabytes
-_NEVER = -100.0  # logit of a class without a training cell
 _ITERATIONS = 300  # it has settled long before
 
 
 def refit(network: keras.Model, cells: Sequence[LabelledCell], size: int, recipe: Recipe) -> None:
     """Give the `cell` layer of `network` the weights that fit the features of training cells.
 
-    `recipe.head` is scikit-learn's C, the inverse of the penalty on standardised features.
+    `recipe.head` is scikit-learn's C, the inverse of the penalty on standardised features. There
+    must be cells of all twelve classes (`dataset.lacking`): one without would never be said again.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -44,10 +44,8 @@ def refit(network: keras.Model, cells: Sequence[LabelledCell], size: int, recipe
     weights = sampling_weights(inside, recipe.sampling) * len(inside)
     fitted = LogisticRegression(C=recipe.head, max_iter=_ITERATIONS).fit(seen, labels, weights)
     layer = network.get_layer("cell")
-    kernel, bias = np.zeros(layer.kernel.shape), np.full(layer.bias.shape, _NEVER)
-    kernel[:, fitted.classes_] = (fitted.coef_ / scaler.scale_).T
-    bias[fitted.classes_] = fitted.intercept_ - fitted.coef_ @ (scaler.mean_ / scaler.scale_)
-    layer.set_weights([kernel, bias])
+    kernel = (fitted.coef_ / scaler.scale_).T
+    layer.set_weights([kernel, fitted.intercept_ - scaler.mean_ @ kernel])
 
 
 def features(network: keras.Model, cells: Sequence[LabelledCell], size: int) -> Floats:

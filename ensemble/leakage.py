@@ -89,6 +89,15 @@ def patients_across_splits(cells: Sequence[LabelledCell]) -> list[tuple[str, str
     return [patient for patient, inside in splits.items() if len(inside) > 1]
 
 
+def counts(held_out: Sequence[LabelledCell], seen: Sequence[LabelledCell]) -> dict[str, int]:
+    """Patients measured on who were trained on, and cells whose picture was: they flatter."""
+    both = [*held_out, *seen]
+    return {
+        "patients_in_training": len(patients_across_splits(both)),
+        "copies_in_training": len({pair.first.path for pair in across_splits(both)}),
+    }
+
+
 def _patients_said(cells: Sequence[LabelledCell]) -> Iterator[str]:
     if found := patients_across_splits(cells):
         yield f"the same patient in two splits, {len(found)} times:"

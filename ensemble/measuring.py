@@ -91,7 +91,8 @@ class Measurement:
         """Cells it was not made for: none of the twelve, another source's look, altered ones."""
         observer = Observer(self.bundle, STRESS_PRECISION)
         step("patients and pictures of the training")
-        found: dict[str, Any] = self._leaks()
+        seen = [] if self.split == "train" else in_split(self.data, "train")
+        found: dict[str, Any] = dict(leakage.counts(self.cells, seen))
         step("what is no cell of the twelve")
         found["outsiders"] = self._outsiders(observer)
         step("source shortcut")
@@ -100,15 +101,6 @@ class Measurement:
             observer, self.cells, lambda name: step(f"robustness: {name}")
         )
         return found
-
-    def _leaks(self) -> dict[str, int]:
-        """Patients measured on who were trained on, and pictures: they flatter."""
-        seen = [] if self.split == "train" else in_split(self.data, "train")
-        both = [*self.cells, *seen]
-        return {
-            "patients_in_training": len(leakage.patients_across_splits(both)),
-            "copies_in_training": len({pair.first.path for pair in leakage.across_splits(both)}),
-        }
 
     def _outsiders(self, observer: Observer) -> list[dict[str, Any]]:
         known = evaluation.at_most(in_split(self.data, "train"), outsiders.PER_CLASS)

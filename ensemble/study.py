@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from ensemble import evaluation, inheritance, measuring, networks, training
+from ensemble import evaluation, inheritance, leakage, measuring, networks, training
 from ensemble.bundle import Bundle
 from ensemble.dataset import LabelledCell, fingerprint
 from ensemble.evaluation import Measured, at_most
@@ -200,6 +200,7 @@ class Study:
                 "confusion": last.confusion,
             },
             **measuring.comparison(measured),
+            **leakage.counts(self.validation, self.training),
         }
         return Report(
             title="The paper's study, repeated",

@@ -29,7 +29,7 @@ import keras
 from ensemble import head, inheritance, networks
 from ensemble.batches import AugmentedBatches, plain_batch
 from ensemble.bundle import Bundle
-from ensemble.dataset import LabelledCell, in_split, targets, trained_on
+from ensemble.dataset import LabelledCell, in_split, lacking, targets, trained_on
 from ensemble.labels import DataError
 from ensemble.recipe import Recipe, Stage
 
@@ -93,13 +93,19 @@ def train(
     The networks start from `parent`, if there is one.
 
     Raises:
-        DataError: a split is empty, `out` holds a run on other data or with another recipe, or
-            the weights to start from are not installed.
+        DataError: a split is empty, `out` holds a run on other data or with another recipe, the
+            weights to start from are not installed, or heads are to be fitted without a class.
     """
     training, validation = in_split(cells, "train"), in_split(cells, "validation")
     if not training or not validation:
         raise DataError(
             "the data need cells in both splits, train and validation: see `smearwatch split`"
+        )
+    no_epochs = not any(stage.epochs for stages in recipe.stages.values() for stage in stages)
+    if no_epochs and (without := lacking(training)):
+        raise DataError(
+            f"no training cell of {', '.join(without)}: class heads fitted to these data would "
+            "never say so again"
         )
     if recipe.inherit and parent is None and not (out / "run.json").exists():
         inheritance.lite1_weights()  # what is missing is said before the folder is claimed
@@ -156,11 +162,15 @@ class Run:
         return best
 
     def refit_head(self, member: str, best: Path, size: int) -> None:
-        """Write the member's last network with its class head fitted anew."""
+        """Write the member's last network with its class head fitted anew.
+
+        Where a class has no training cell it stays as trained.
+        """
         file = self.out / member / "head.keras"
         if not file.exists():
             network = keras.models.load_model(best, compile=False)
-            head.refit(network, self.training, size, self.recipe)
+            if not lacking(self.training):
+                head.refit(network, self.training, size, self.recipe)
             replace_file(file, network.save)
 
     def _continued(self, folder: Path) -> keras.Model | None:

@@ -68,12 +68,16 @@ class Bin:
     high: float
     mean: float
     true: Share  # those that have 20% or more
-    patients: int  # whose slides they are
+    slides: tuple[int, ...]  # of each patient
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the fraction, as if each patient had been asked once: its slides are no others'."""
-        return binomial_interval(self.true.fraction * self.patients, self.patients)
+        """Of the fraction, if all slides of a patient are alike: of so many effective slides.
+
+        Their number is Kish's (1965): the square of all by the sum of the patients' squares.
+        """
+        effective = sum(self.slides) ** 2 / sum(number**2 for number in self.slides)
+        return binomial_interval(self.true.fraction * effective, effective)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -81,7 +85,7 @@ class Bin:
         return {
             "probability": [self.low, self.high],
             "mean_probability": round(self.mean, 3),
-            "patients": self.patients,
+            "patients": len(self.slides),
             "true": self.true.to_dict() | {"interval_percent": interval},
         }
 
@@ -124,7 +128,7 @@ def reliability(held_out: Sequence[HeldOut]) -> Reliability | None:
             BOUNDS[index + 1],
             float(probability[place == index].mean()),
             Share(int(came_true[place == index].sum()), int((place == index).sum())),
-            len(np.unique(patient_of[place == index])),
+            tuple(np.unique(patient_of[place == index], return_counts=True)[1].tolist()),
         )
         for index in np.unique(place).tolist()
     ]

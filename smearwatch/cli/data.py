@@ -55,8 +55,14 @@ def read_cells(data: Path, classes: Path | None) -> list[LabelledCell]:
 def read_to_train(data: Path, classes: Path | None, *, allow_leaks: bool) -> list[LabelledCell]:
     """The same, for training: what is in two splits is an error, or at least a warning."""
     from ensemble import leakage
+    from ensemble.dataset import lacking
 
     cells = read_cells(data, classes)
+    if without := lacking([cell for cell in cells if cell.split == "train"]):
+        warned(
+            f"no training cell of {', '.join(without)}: what is trained on these data cannot be "
+            "trusted to tell them, whatever it starts from"
+        )
     try:
         leakage.refuse([cell for cell in cells if cell.split in ("train", "validation")])
     except leakage.Leakage as found:

@@ -136,7 +136,7 @@ def ablate(
     ] = 150,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="Only this one, compared with the first; may be given several times."),
+        typer.Option(help="Only this one beside the recipe; may be given several times."),
     ] = None,
     parent: Annotated[
         Path | None, typer.Option("--from", help="Fine-tune this bundle's network.", exists=True)
@@ -149,11 +149,11 @@ def ablate(
     from rich.table import Table
 
     from ensemble import bundle as bundles
-    from ensemble.ablation import VARIANTS, Ablation
+    from ensemble.ablation import RECIPE, VARIANTS, Ablation
     from ensemble.recipe import Stage, fine_tuning
 
     configured()
-    chosen = variant or list(VARIANTS)
+    chosen = list(dict.fromkeys([RECIPE, *(variant or VARIANTS)]))
     if unknown := [name for name in chosen if name not in VARIANTS]:
         raise typer.BadParameter(f"{unknown[0]!r} is none of: {'; '.join(VARIANTS)}")
     cells = read_to_train(data, classes, allow_leaks=allow_leaks)

@@ -7,7 +7,6 @@ come to rest, and asks PostgreSQL whether every promise was kept.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import random
 import sys
 import tempfile
@@ -78,8 +77,13 @@ class Leases(threading.Thread):
     def run(self) -> None:
         """Until the end of the night."""
         while not self._over.wait(0.1):
-            with contextlib.suppress(psycopg.OperationalError):  # it may be dead just now
+            try:
                 self._look()
+            except psycopg.OperationalError:
+                continue  # it may be dead just now
+            except Exception as error:  # or nobody would look any more, and all seem well
+                self.broken.append(f"the leases are watched no longer: {error!r}")
+                raise
 
     def end(self) -> None:
         """Look no longer."""

@@ -77,6 +77,23 @@ def test_slide_of_a_dead_worker_is_sent_again(database: Engine, settings: Settin
     assert waiting(settings, Priority.STAT) == [slide_id]
 
 
+def test_slide_of_a_dead_child_does_not_wait_for_its_old_message(
+    database: Engine, settings: Settings
+) -> None:
+    """A parent whose child was killed puts the message back behind the backlog: not waited for."""
+    slide_id, other = ready(database, "A"), ready(database, "B")
+    sweep(database, settings)
+    with transaction(database) as connection:
+        slides.claim(connection, slide_id, "dead")
+        connection.execute(
+            text("UPDATE slides SET lease_until = now() - interval '1 s' WHERE id = :id"),
+            {"id": slide_id},
+        )
+    assert sorted(waiting(settings, Priority.ROUTINE)) == [slide_id, other]
+    assert sweep(database, settings) == 1
+    assert waiting(settings, Priority.STAT) == [slide_id]
+
+
 NOTHING_NEXT = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 PICKLE = "application/x-python-serialize"
 
@@ -203,12 +220,11 @@ def test_forged_messages_do_nothing(
 
 
 def test_sweep_is_not_stopped_by_what_lies_in_redis(database: Engine, settings: Settings) -> None:
-    """Whatever others put into the queue, the ingester sends what is ready."""
+    """Whatever others put into the queue, the ingester sends what is ready, named in it or not."""
     broker = redis_client(settings)
     broker.lpush(Priority.ROUTINE.value, *GARBAGE, *FORGED.values())
     named_in_forged, other = ready(database, "A"), ready(database, "B")
-    assert sweep(database, settings) == 1
-    broker.ltrim(Priority.ROUTINE.value, 0, 0)
-    assert waiting(settings, Priority.ROUTINE) == [other]
-    assert sweep(database, settings) == 1
-    assert waiting(settings, Priority.ROUTINE) == [other, named_in_forged]
+    assert sweep(database, settings) == 2
+    broker.ltrim(Priority.ROUTINE.value, 0, 1)
+    assert sorted(waiting(settings, Priority.ROUTINE)) == [named_in_forged, other]
+    assert sweep(database, settings) == 0

@@ -12,7 +12,8 @@ import pytest
 from ensemble import bundle as bundles
 from ensemble import head, networks, training
 from ensemble.batches import plain_batch
-from ensemble.recipe import Recipe, only_head
+from ensemble.labels import DataError
+from ensemble.recipe import Recipe, Stage, only_head
 from smearwatch.settings import Settings
 from smearwatch.taxonomy import CLASSES, CellClass
 from tests.labelled import labelled_phantoms, small_network
@@ -40,15 +41,29 @@ def test_refitted_head_reads_the_features_and_nothing_else_changes(tmp_path: Pat
             assert np.array_equal(mine, theirs)
 
 
-def test_class_without_a_training_cell_is_never_said(tmp_path: Path) -> None:
-    """Nothing is known of it: its probability is 0, and the others' are those of the fit."""
-    network = small_network("efficientnet_b1", SIZE)
-    cells = [cell for cell in labelled_phantoms(tmp_path, patients=2) if cell.split == "train"]
-    without = [cell for cell in cells if cell.cell_class is not CellClass.MONOCYTE]
-    head.refit(network, without, SIZE, Recipe())
-    said = network.predict(plain_batch(cells, SIZE), verbose=0)["cell"]
-    assert said[:, CLASSES.index(CellClass.MONOCYTE)].max() < 1e-6
-    assert said.sum(axis=1) == pytest.approx(1, abs=1e-5)
+def test_class_without_a_training_cell_is_not_unlearnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A laboratory without lymphoblasts must not make a model that cannot say lymphoblast."""
+    monkeypatch.setattr(networks, "build", small_network)
+    cells = [
+        cell
+        for cell in labelled_phantoms(tmp_path, patients=3)
+        if cell.split != "train" or cell.cell_class is not CellClass.LYMPHOBLAST
+    ]
+    with pytest.raises(DataError, match="no training cell of lymphoblast"):
+        training.train(cells, tmp_path / "heads", only_head(SIZE), networks.MEMBERS)
+    assert not (tmp_path / "heads").exists()
+    member, run = networks.MEMBERS[0], tmp_path / "run"
+    recipe = Recipe(stages={member: (Stage(SIZE, 1),)}, batch=8, inherit=False)
+    training.train(cells, run, recipe, [member])
+    import keras
+
+    best, last = (
+        keras.models.load_model(run / member / file, compile=False).get_weights()
+        for file in (f"{SIZE}/best.keras", "head.keras")
+    )
+    assert all(map(np.array_equal, best, last))
 
 
 def test_run_of_heads_only_keeps_the_bundles_networks(

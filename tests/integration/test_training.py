@@ -207,6 +207,17 @@ def test_split_by_image_trains_only_when_leaks_are_allowed(
     assert read_to_train(manifest, None, allow_leaks=False) == read_manifest(manifest)
 
 
+def test_class_that_will_be_unlearnt_is_said(
+    manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No lymphoblast among the training cells: a warning by its name, before hours of training."""
+    lines = manifest.read_text().splitlines()
+    without = manifest.with_name("without.csv")
+    without.write_text("\n".join(line for line in lines if "train-lymphoblast" not in line))
+    read_to_train(without, None, allow_leaks=False)
+    assert "no training cell of lymphoblast" in capsys.readouterr().err
+
+
 def test_sample_data_do_not_leak(sample_data: Path) -> None:
     """The splits that the shipped bundle was made with: no patient twice, four pictures."""
     cells = read_manifest(sample_data / "manifest.csv")

@@ -58,7 +58,7 @@ def test_probability_rises_with_what_comes_true() -> None:
     found = hindsight.reliability(patients(0.4))
     assert found is not None
     assert sum(one.true.of for one in found.bins) == 16 * hindsight.MIXTURES
-    assert all(one.patients <= 16 for one in found.bins)
+    assert all(sum(one.slides) == one.true.of for one in found.bins)
     for one in found.bins:
         low, high = one.interval
         assert low - 0.1 <= one.mean <= high + 0.1
@@ -80,8 +80,10 @@ def test_patient_is_judged_without_its_own_cells() -> None:
 
 def test_slides_of_few_patients_say_little() -> None:
     """Twelve slides of one patient are one question asked, not twelve."""
-    many = hindsight.Bin(0.8, 0.95, 0.9, Share(12, 12), patients=12)
-    one = hindsight.Bin(0.8, 0.95, 0.9, Share(12, 12), patients=1)
+    many = hindsight.Bin(0.8, 0.95, 0.9, Share(12, 12), slides=(1,) * 12)
+    one = hindsight.Bin(0.8, 0.95, 0.9, Share(12, 12), slides=(12,))
+    uneven = hindsight.Bin(0.8, 0.95, 0.9, Share(12, 12), slides=(9, 1, 1, 1))
+    assert one.interval[0] < uneven.interval[0] < Share(4, 4).interval[0]
     assert many.interval == Share(12, 12).interval
     assert one.interval == Share(1, 1).interval
     assert one.to_dict()["true"]["interval_percent"] == [2.5, 100.0]
