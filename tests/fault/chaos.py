@@ -131,7 +131,12 @@ class Chaos:
             self._kill_something()
             self._keep_running()
         self._rest()
-        self.broken += [*self.night.broken_promises(), *self.leases.broken]
+        self.broken += self.night.broken_promises()
+
+    @property
+    def wrong(self) -> list[str]:
+        """Every promise that was broken, by slides or by leases."""
+        return [*self.broken, *self.leases.broken]
 
     def _export(self) -> None:
         for _ in range(self.random.choice((0, 0, 1, 1, 2))):
@@ -213,8 +218,8 @@ class Chaos:
             f"{len(self.night.dropped)} slides, {self.retried} retried after three deaths",
             f"{len(resumed)} slides of dead workers, free again after {worst:.1f} s at worst",
             f"{self.leases.of_the_living} not counted: an orphan of an earlier kill had them",
-            f"{len(self.broken)} promises broken",
-            *self.broken,
+            f"{len(self.wrong)} promises broken",
+            *self.wrong,
         ]
         return "\n  ".join(lines)
 
@@ -231,18 +236,18 @@ def main() -> int:
         try:
             night.start("ingest", "worker", "deliver")
             night.rehearse()
-            while (left := options.kills - chaos.kills.total()) > 0 and not chaos.broken:
+            while (left := options.kills - chaos.kills.total()) > 0 and not chaos.wrong:
                 chaos.round(min(left, KILLS_A_ROUND))
                 sys.stdout.write(f"seed {options.seed}: {chaos.report()}\n")
                 sys.stdout.flush()
         finally:
             chaos.leases.end()
             night.stop()
-            if chaos.broken:
+            if chaos.wrong:
                 kept = Path(f"chaos-{options.seed}.log")
                 kept.write_bytes(night.installation.log.read_bytes())
                 sys.stdout.write(f"the processes' log: {kept}\n")
-    return 1 if chaos.broken else 0
+    return 1 if chaos.wrong else 0
 
 
 if __name__ == "__main__":
