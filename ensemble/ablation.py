@@ -23,7 +23,7 @@ import keras
 from ensemble import evaluation, training
 from ensemble.batches import plain_batch
 from ensemble.bundle import Bundle
-from ensemble.dataset import LabelledCell, in_split
+from ensemble.dataset import LabelledCell, of_the_twelve
 from ensemble.evaluation import Measured, at_most
 from ensemble.recipe import FINE_TUNING, Recipe, Stage
 from ensemble.tables import Estimate, Table
@@ -76,12 +76,11 @@ class Ablation:
 
     @cached_property
     def _training(self) -> list[LabelledCell]:
-        inside = [cell for cell in in_split(self.cells, "train") if cell.cell_class]
-        return at_most(inside, self.per_class)
+        return at_most(of_the_twelve(self.cells, "train"), self.per_class)
 
     @cached_property
     def _held_out(self) -> list[LabelledCell]:
-        return [cell for cell in in_split(self.cells, "validation") if cell.cell_class]
+        return of_the_twelve(self.cells, "validation")
 
     def _answers(self, name: str) -> NDArray[np.float32]:
         base = FINE_TUNING if self.parent else Recipe(inherit=not self.from_scratch)

@@ -98,13 +98,15 @@ def _recipe(run: dict[str, Any]) -> str:
     recipe = run.get("recipe", {})
     stages: dict[str, list[dict[str, Any]]] = recipe.get("stages", {})
     trained = any(stage["epochs"] for steps in stages.values() for stage in steps)
-    lines = list(_trained(recipe, stages)) if trained else []
+    lines = []
     if run.get("parent"):
-        lines.insert(0, f"- both start from the bundle `{run['parent']}`")
+        lines.append(f"- both start from the bundle `{run['parent']}`")
     elif recipe.get("inherit"):
-        lines.insert(
-            0, "- both start from published EfficientNet-Lite1 weights (ImageNet; Apache-2.0)"
+        lines.append(
+            "- both start from published EfficientNet-Lite1 weights (ImageNet; Apache-2.0)"
         )
+    if trained:
+        lines += _trained(recipe, stages)
     if recipe.get("head"):
         lines.append(
             "- class heads fitted anew: logistic regression on standardised features of the "

@@ -126,6 +126,11 @@ def in_split(cells: Sequence[LabelledCell], split: str) -> list[LabelledCell]:
     return [cell for cell in cells if cell.split == split]
 
 
+def of_the_twelve(cells: Sequence[LabelledCell], split: str) -> list[LabelledCell]:
+    """The cells of one split that have one of the twelve classes."""
+    return [cell for cell in in_split(cells, split) if cell.cell_class]
+
+
 def trained_on(cells: Sequence[LabelledCell]) -> str:
     """The fingerprint that a run keeps: of the training cells, then those that chose its epoch."""
     return fingerprint([*in_split(cells, "train"), *in_split(cells, "validation")])

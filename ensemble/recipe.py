@@ -55,10 +55,7 @@ def only_head(size: int) -> Recipe:
 
 
 FINE_TUNING = Recipe(
-    stages={
-        "efficientnet_b1": (fine_tuning(192, 5),),
-        "efficientnet_v2_b2": (fine_tuning(192, 5),),
-    },
+    stages=dict.fromkeys(MEMBERS, (fine_tuning(192, 5),)),
     plateau_patience=1,
     inherit=False,
 )

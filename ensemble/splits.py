@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensemble.dataset import LabelledCell
+from ensemble.dataset import LabelledCell, in_split, lacking
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,11 +72,11 @@ def by_image(
 
 def _lacking(cells: Sequence[LabelledCell]) -> list[str]:
     """Classes that one of the splits has none of: not learnt there, or not measured."""
-    every = {cell.cell_class for cell in cells if cell.cell_class}
+    nowhere = set(lacking(cells))
     return [
         f"no {', '.join(sorted(missing))} in {split}: {what}"
         for split, what in (("train", "it cannot be learnt"), ("validation", "it is not measured"))
-        if (missing := every - {cell.cell_class for cell in cells if cell.split == split})
+        if (missing := set(lacking(in_split(cells, split))) - nowhere)
     ]
 
 

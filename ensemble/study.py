@@ -28,7 +28,7 @@ import numpy as np
 
 from ensemble import evaluation, inheritance, leakage, measuring, networks, training
 from ensemble.bundle import Bundle
-from ensemble.dataset import LabelledCell, fingerprint
+from ensemble.dataset import LabelledCell, fingerprint, of_the_twelve
 from ensemble.evaluation import Measured, at_most
 from ensemble.labels import DataError
 from ensemble.recipe import Recipe, Stage
@@ -107,13 +107,13 @@ class Study:
     @cached_property
     def training(self) -> list[LabelledCell]:
         """Training cells of the twelve, as many of each class as the plan allows."""
-        cells, per_class = _of_the_twelve(self.cells, "train"), self.plan.per_class
+        cells, per_class = of_the_twelve(self.cells, "train"), self.plan.per_class
         return at_most(cells, per_class, self.plan.seed) if per_class else cells
 
     @cached_property
     def validation(self) -> list[LabelledCell]:
         """The cells that choose the epoch, and that the models are compared on."""
-        return _of_the_twelve(self.cells, "validation")
+        return of_the_twelve(self.cells, "validation")
 
     def run(self) -> Path:
         """Train what is not trained yet, then compare; returns the report's page.
@@ -124,16 +124,13 @@ class Study:
         """
         if not self.training or not self.validation:
             raise DataError("the data need cells of the twelve classes in train and validation")
-        warm = self.parent is None and not self.plan.from_scratch
-        if warm and not (self.out / "run.json").exists():
-            inheritance.lite1_weights()  # what is missing is said before the folder is claimed
-        self.out.mkdir(parents=True, exist_ok=True)
         settings = {
             "plan": asdict(self.plan),
             "data": fingerprint([*self.training, *self.validation]),
             "parent": self.parent and self.parent.sha256,
         }
-        training.claim(self.out, settings)
+        warm_start = self.parent is None and not self.plan.from_scratch
+        training.claim(self.out, settings, warm_start=warm_start)
         for name in self.plan.models:
             self._predicted(name)
         return self._report()
@@ -274,7 +271,3 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no 
 def _save(part: Path, cell: NDArray[np.float32]) -> None:
     with part.open("wb") as file:
         np.savez_compressed(file, cell=cell)
-
-
-def _of_the_twelve(cells: Sequence[LabelledCell], split: str) -> list[LabelledCell]:
-    return [cell for cell in cells if cell.cell_class and cell.split == split]

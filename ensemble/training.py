@@ -107,15 +107,12 @@ def train(
             f"no training cell of {', '.join(without)}: class heads fitted to these data would "
             "never say so again"
         )
-    if recipe.inherit and parent is None and not (out / "run.json").exists():
-        inheritance.lite1_weights()  # what is missing is said before the folder is claimed
-    out.mkdir(parents=True, exist_ok=True)
     settings = {
         "recipe": asdict(recipe),
         "data": trained_on(cells),
         "parent": parent and parent.sha256,
     }
-    claim(out, settings)
+    claim(out, settings, warm_start=recipe.inherit and parent is None)
     run = Run(out, recipe, training, validation, parent)
     for member in members:
         start = None
@@ -125,15 +122,19 @@ def train(
             run.refit_head(member, start, recipe.stages[member][-1].size)
 
 
-def claim(out: Path, settings: dict[str, Any]) -> None:
+def claim(out: Path, settings: dict[str, Any], *, warm_start: bool) -> None:
     """Write a run's settings into its folder, or see that they are the same.
 
     Raises:
-        DataError: the folder holds another run.
+        DataError: the folder holds another run, or the weights for a warm start are not
+            installed.
     """
     file = out / "run.json"
     text = json.dumps(settings, indent=1)
     if not file.exists():
+        if warm_start:
+            inheritance.lite1_weights()  # what is missing is said before anything is written
+        out.mkdir(parents=True, exist_ok=True)
         replace_file(file, lambda path: path.write_text(text, encoding="utf-8"))
     elif file.read_text(encoding="utf-8") != text:
         raise DataError(f"{out} holds a run with other settings or data; choose another folder")

@@ -1,4 +1,4 @@
-"""How commands are told of labelled data, and how they read it."""
+"""How commands are told of labelled data, read it, and print figures of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smearwatch.cli.app import PIPE_WIDTH
+
 if TYPE_CHECKING:
+    from ensemble import tables
     from ensemble.dataset import LabelledCell
 
 
@@ -75,3 +78,15 @@ def read_to_train(data: Path, classes: Path | None, *, allow_leaks: bool) -> lis
 def warned(said: str) -> None:
     """What is doubtful, to standard error."""
     typer.echo(f"warning: {said}", err=True)
+
+
+def print_figures(figures: tables.Table) -> None:
+    """A table of figures, as wide as it needs to be where no person's terminal limits it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*figures.head, title=figures.title, caption=figures.note, title_justify="left")
+    for row in figures.rows:
+        table.add_row(*map(str, row))
+    console = Console()
+    console.print(table, width=None if console.is_terminal else PIPE_WIDTH)

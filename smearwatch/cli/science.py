@@ -11,7 +11,6 @@ import typer
 from smearwatch.cli.app import (
     DISCLAIMER,
     NEEDS_A_PERSON,
-    PIPE_WIDTH,
     AsJson,
     app,
     configured,
@@ -24,6 +23,7 @@ from smearwatch.cli.data import (
     Data,
     FromScratch,
     Member,
+    print_figures,
     read_cells,
     read_to_train,
     warned,
@@ -290,15 +290,9 @@ def _said(step: str) -> None:
 
 def _print_figures(name: str, found: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     from ensemble import tables
 
-    shown = [tables.models(found["models"]), tables.classes(found["validation"]["per_class"])]
-    console = Console()
-    console.print(f"{name}: {DISCLAIMER}", markup=False)
-    for one in shown:
-        table = Table(*one.head, title=one.title, caption=one.note, title_justify="left")
-        for row in one.rows:
-            table.add_row(*map(str, row))
-        console.print(table, width=None if console.is_terminal else PIPE_WIDTH)
+    Console().print(f"{name}: {DISCLAIMER}", markup=False)
+    print_figures(tables.models(found["models"]))
+    print_figures(tables.classes(found["validation"]["per_class"]))

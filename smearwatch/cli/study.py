@@ -15,6 +15,7 @@ from smearwatch.cli.data import (
     Data,
     FromScratch,
     Member,
+    print_figures,
     read_cells,
     read_to_train,
     warned,
@@ -145,9 +146,6 @@ def ablate(
     allow_leaks: AllowLeaks = False,
 ) -> None:
     """Train the recipe again and again with one thing changed: what each choice is worth."""
-    from rich.console import Console
-    from rich.table import Table
-
     from ensemble import bundle as bundles
     from ensemble.ablation import RECIPE, VARIANTS, Ablation
     from ensemble.recipe import Stage, fine_tuning
@@ -161,7 +159,4 @@ def ablate(
     stage = fine_tuning(size, epochs) if start else Stage(size, epochs)
     network = str(member)
     found = Ablation(out, cells, network, stage, per_class, start, from_scratch).run(chosen)
-    table = Table(*found.head, title=found.title, caption=found.note)
-    for row in found.rows:
-        table.add_row(*map(str, row))
-    Console().print(table)
+    print_figures(found)

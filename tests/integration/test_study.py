@@ -23,20 +23,11 @@ from smearwatch.taxonomy import CLASSES
 SMALL_STUDY = """
 import sys
 from dataclasses import replace
-import keras
 from ensemble import networks, study
 from smearwatch.cli import main
+from tests.labelled import small_network
 
-def small(member, size=None, dropout=0.3):
-    seen = keras.Input((size, size, 3))
-    features = keras.layers.Rescaling(1 / 255)(seen)
-    features = keras.layers.Conv2D(4, 3, 4, activation="relu")(features)
-    features = keras.layers.GlobalAveragePooling2D()(features)
-    cell = keras.layers.Dense(12, activation="softmax", name="cell")(features)
-    leukocyte = keras.layers.Dense(1, activation="sigmoid", name="leukocyte")(features)
-    return keras.Model(seen, {"cell": cell, "leukocyte": leukocyte}, name=member)
-
-networks.build = small
+networks.build = small_network
 study.MODELS = {
     name: replace(model, side=(48, 44) if "original" in name else (32, 32))
     for name, model in study.MODELS.items()
